@@ -1,0 +1,1 @@
+"""lbctl: ask the running processes why a Service has (no) address and who announces it."""

@@ -1,0 +1,1 @@
+"""Decides which Service gets which address, and writes that into its status."""

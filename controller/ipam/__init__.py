@@ -1,0 +1,1 @@
+"""Address ranges, the ledger of who holds what, and allocation. Pure."""

@@ -1,0 +1,1 @@
+"""Kubernetes over asyncio: credentials, lists, watches, patches, events. Knows nothing of load balancing."""

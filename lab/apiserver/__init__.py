@@ -1,0 +1,1 @@
+"""A small durable Kubernetes API server for the lab and the tests."""

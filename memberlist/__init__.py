@@ -1,0 +1,1 @@
+"""SWIM + Lifeguard membership, wire-compatible with hashicorp/memberlist."""

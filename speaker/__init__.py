@@ -1,0 +1,1 @@
+"""Decides which node announces each address, and announces it."""

@@ -1,0 +1,1 @@
+"""ARP: who owns an address on the local segment, and how neighbours are told."""
