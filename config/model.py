@@ -1,0 +1,129 @@
+"""The compiled, cross-referenced configuration that deciders see.
+
+config.compile makes it out of what users wrote; the controller and every speaker read it. Nothing here is a string that
+still needs parsing, and nothing refers to something that does not exist. All values are frozen and hashable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import Literal, NewType
+
+IPAddress = IPv4Address | IPv6Address
+PoolName = NewType("PoolName", str)
+NodeName = NewType("NodeName", str)
+ServiceKey = NewType("ServiceKey", str)
+"""namespace/name of a Service."""
+InterfaceName = NewType("InterfaceName", str)
+
+Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One expression of a label selector."""
+
+    key: str
+    operator: Operator
+    values: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Requirements that must all hold; none means that every object matches."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectRef:
+    """Names a configuration object in problems, Events and logs."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """An inclusive range of addresses of one family, first <= last."""
+
+    first: IPAddress
+    last: IPAddress
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address.version == self.first.version and int(self.first) <= int(address) <= int(self.last)
+
+    @property
+    def size(self) -> int:
+        """How many addresses the range has."""
+        return int(self.last) - int(self.first) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An IPAddressPool whose text has been understood.
+
+    `ranges` keeps the order the user wrote, because addresses are handed out lowest-first entry by entry.
+    `namespaces` is the union of the names listed and those matched by namespaceSelectors; None means no restriction.
+    `pinned` says that serviceAllocation is present: such pools are tried before the others.
+    """
+
+    name: PoolName
+    ranges: tuple[AddressRange, ...]
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    auto_assign: bool = True
+    avoid_buggy_ips: bool = False
+    pinned: bool = False
+    priority: int = 0
+    namespaces: frozenset[str] | None = None
+    service_selectors: tuple[Selector, ...] = ()
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return any(address in one for one in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePreference:
+    """A weight (1 to 100) for the nodes that a selector matches."""
+
+    weight: int
+    selector: Selector
+
+
+@dataclass(frozen=True, slots=True)
+class L2Advertisement:
+    """An L2Advertisement with its pools resolved to names; empty selectors or interfaces mean all."""
+
+    name: str
+    pools: frozenset[PoolName]
+    node_selectors: tuple[Selector, ...] = ()
+    service_selectors: tuple[Selector, ...] = ()
+    interfaces: frozenset[InterfaceName] = frozenset()
+    preferences: tuple[NodePreference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything users configured, valid as a whole.
+
+    `broken_pools` are pools that exist but of which no edition is known to be valid (seen after a restart): Services that
+    were given an address from them keep it, and nothing new is allocated. `l2_advertisements` name broken pools too.
+    """
+
+    pools: Mapping[PoolName, Pool] = field(default_factory=lambda: MappingProxyType({}))
+    l2_advertisements: tuple[L2Advertisement, ...] = ()
+    broken_pools: frozenset[PoolName] = frozenset()
+
+    def pool_of(self, addresses: tuple[IPAddress, ...]) -> Pool | None:
+        """The pool that contains all the addresses, if there is one (pools do not overlap)."""
+        return next((pool for pool in self.pools.values() if addresses and all(a in pool for a in addresses)), None)
+
+
+EMPTY = Config()
