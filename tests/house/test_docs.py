@@ -1,0 +1,36 @@
+"""Documentation stays true: links lead somewhere, commands exist, and nothing names a path outside the clone."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "manifests").rglob("*.md")) if path.is_file()
+)
+LINK = re.compile(r"\[[^\]]+\]\(([^)#]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_of_the_repository(page: Path) -> None:
+    broken = [
+        target
+        for target in LINK.findall(page.read_text())
+        if not target.startswith("http") and not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_the_readme_names_the_two_commands_that_the_makefile_has() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in re.findall(r"make (\w+)", (ROOT / "README.md").read_text()):
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_no_page_is_longer_than_the_architecture_allows() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200
