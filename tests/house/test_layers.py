@@ -20,7 +20,7 @@ def test_contracts_can_fail(tmp_path: Path) -> None:
         "[importlinter:contract:1]\nname=upside down\ntype=layers\nlayers=\n    config\n    kube\n"
     )
     linter = Path(sys.executable).with_name("lint-imports")
-    command = [linter, "--no-cache", "--config", tmp_path / "contracts.ini"]
+    command = [str(linter), "--no-cache", "--config", str(tmp_path / "contracts.ini")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "BROKEN" in result.stdout
