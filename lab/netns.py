@@ -1,0 +1,189 @@
+"""Build the lab's machines as network namespaces: a switch, cables, addresses, routes, Pods; and take them all away.
+
+Called by lab.supervisor and, for clearing leftovers, by lab.__main__. It decides nothing: names and addresses come from
+lab.topology. It never touches the host's own links, addresses, routes or settings: everything happens inside namespaces
+whose names start with the lab's identity, so tear-down is by that prefix and may be repeated.
+
+A Pod has a namespace of its own and a /32 address with its node as gateway, so that everything it sends passes through
+the node's routing and the Service rules there; two Pods of a node never talk past them across the bridge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import AsyncIPRoute
+from pyroute2 import netns as netns_files
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lab.topology import SERVICE_NETWORK, SWITCH, Machine, Node, Topology
+
+RUN_DIR: Final = Path("/run/netns")
+NODE_LINK: Final = "eth0"
+POD_BRIDGE: Final = "cni0"
+SWITCH_BRIDGE: Final = "br0"
+
+_COMMON_SETTINGS: Final[Mapping[str, str]] = {
+    # An address moves between nodes and paths are not symmetric: no reverse path check, no redirects past the switch.
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/default/send_redirects": "0",
+    "net/ipv4/conf/all/accept_redirects": "0",
+    "net/ipv4/conf/default/accept_redirects": "0",
+}
+_ROUTER_SETTINGS: Final[Mapping[str, str]] = {**_COMMON_SETTINGS, "net/ipv4/ip_forward": "1"}
+
+
+def enter(namespace: str, command: Sequence[str]) -> list[str]:
+    """The command line that runs a command inside a namespace."""
+    return ["nsenter", f"--net={RUN_DIR / namespace}", "--", *command]
+
+
+def existing(identity: str) -> list[str]:
+    """The namespaces of a lab that are there now, in order of name."""
+    return sorted(path.name for path in RUN_DIR.glob(f"{identity}-*"))
+
+
+async def build(topology: Topology) -> None:
+    """Create every machine of the lab and connect it to the switch.
+
+    Raises:
+        OSError, NetlinkError: the kernel refused; what was made so far is left for tear_down().
+
+    """
+    for name in (SWITCH, *(machine.name for machine in topology.machines)):
+        netns_files.create(topology.netns(name))
+    async with asyncio.TaskGroup() as group:  # Before the first link: a link takes its defaults when it is made.
+        group.create_task(_settle(topology.netns(SWITCH), _COMMON_SETTINGS), name="settle switch")
+        for machine in topology.machines:
+            settings = _ROUTER_SETTINGS if isinstance(machine, Node) else _COMMON_SETTINGS
+            group.create_task(_settle(topology.netns(machine.name), settings), name=f"settle {machine.name}")
+    async with AsyncIPRoute(netns=topology.netns(SWITCH)) as switch:
+        await _link_up(switch, "lo")
+        await switch.link("add", ifname=SWITCH_BRIDGE, kind="bridge")
+        bridge = await _link_up(switch, SWITCH_BRIDGE)
+        for machine in topology.machines:
+            await switch.link(
+                "add",
+                ifname=machine.name,
+                kind="veth",
+                peer={"ifname": NODE_LINK, "net_ns_fd": topology.netns(machine.name), "address": machine.mac},
+            )
+            port = await _index(switch, machine.name)
+            await switch.link("set", index=port, master=bridge)
+            await switch.link("set", index=port, state="up")
+    async with asyncio.TaskGroup() as group:
+        for machine in topology.machines:
+            group.create_task(_connect(topology, machine), name=f"connect {machine.name}")
+
+
+async def _connect(topology: Topology, machine: Machine) -> None:
+    """Give one machine its address and routes; a node its Pod bridge as well."""
+    async with AsyncIPRoute(netns=topology.netns(machine.name)) as route:
+        await _link_up(route, "lo")
+        link = await _index(route, NODE_LINK)
+        await _add_address(route, link, machine.address)
+        await route.link("set", index=link, state="up")
+        if machine is topology.client:
+            return
+        for node in topology.nodes:
+            if node is not machine:
+                await route.route("add", dst=str(node.pod_network), gateway=str(node.ip))
+        if isinstance(machine, Node):
+            # The Service rules rewrite the destination, but the kernel looks for a route before they see a local packet.
+            await route.route("add", dst=str(SERVICE_NETWORK), oif=link, scope="link")
+            await route.link("add", ifname=POD_BRIDGE, kind="bridge")
+            bridge = await _index(route, POD_BRIDGE)
+            await _add_address(route, bridge, IPv4Interface((machine.pod_gateway, machine.pod_network.prefixlen)))
+            await route.link("set", index=bridge, state="up")
+
+
+async def attach_pod(topology: Topology, node: Node, *, pod: str, address: IPv4Address) -> str:
+    """Create a Pod's namespace on its node's bridge; returns the namespace. `pod` is unique and at most 11 characters."""
+    namespace = topology.netns(f"pod-{pod}")
+    netns_files.create(namespace)
+    async with AsyncIPRoute(netns=topology.netns(node.name)) as route:
+        await route.link("add", ifname=f"veth{pod}", kind="veth", peer={"ifname": NODE_LINK, "net_ns_fd": namespace})
+        link = await _index(route, f"veth{pod}")
+        await route.link("set", index=link, master=await _index(route, POD_BRIDGE))
+        await route.link("set", index=link, state="up")
+    async with AsyncIPRoute(netns=namespace) as route:
+        await _link_up(route, "lo")
+        link = await _link_up(route, NODE_LINK)
+        await _add_address(route, link, IPv4Interface((address, 32)))
+        await route.route("add", dst=f"{node.pod_gateway}/32", oif=link, scope="link")
+        await route.route("add", dst="default", gateway=str(node.pod_gateway))
+    return namespace
+
+
+async def unplug(topology: Topology, name: str) -> None:
+    """Pull a machine's cable: its port on the switch goes down, so frames vanish both ways."""
+    await _set_port(topology, name, "down")
+
+
+async def plug(topology: Topology, name: str) -> None:
+    """Put a machine's cable back."""
+    await _set_port(topology, name, "up")
+
+
+async def _set_port(topology: Topology, name: str, state: str) -> None:
+    async with AsyncIPRoute(netns=topology.netns(SWITCH)) as switch:
+        await switch.link("set", index=await _index(switch, topology.machine(name).name), state=state)
+
+
+def remove(namespaces: Iterable[str]) -> None:
+    """Remove namespaces; those that are not there are not missed. The kernel frees them when their processes are gone."""
+    for namespace in namespaces:
+        with contextlib.suppress(FileNotFoundError):
+            netns_files.remove(namespace)
+
+
+def tear_down(identity: str) -> None:
+    """Remove everything that build() and attach_pod() ever made for a lab, complete or not.
+
+    The mount at /run/netns, which the first namespace of a host needs, goes too when nobody uses it any more.
+    """
+    remove(existing(identity))
+    if RUN_DIR.exists() and not any(RUN_DIR.iterdir()):
+        ctypes.CDLL(None).umount2(os.fsencode(RUN_DIR), 0)  # Refused when someone uses it, and then it stays.
+        with contextlib.suppress(OSError):
+            RUN_DIR.rmdir()
+
+
+async def _settle(namespace: str, settings: Mapping[str, str]) -> None:
+    """Write kernel settings inside a namespace; /proc/sys/net shows those of the process that looks."""
+    script = "\n".join(f"echo {value} > /proc/sys/{name}" for name, value in settings.items())
+    process = await asyncio.create_subprocess_exec(
+        *enter(namespace, ["sh", "-ec", script]), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, complaint = await process.communicate()
+    if process.returncode:
+        raise OSError(f"kernel settings of {namespace}: {complaint.decode(errors='replace').strip()}")
+
+
+async def _index(route: Any, name: str) -> int:
+    found: list[int] = await route.link_lookup(ifname=name)
+    if not found:
+        raise NetlinkError(19, f"no link {name}")
+    return found[0]
+
+
+async def _link_up(route: Any, name: str) -> int:
+    index = await _index(route, name)
+    await route.link("set", index=index, state="up")
+    return index
+
+
+async def _add_address(route: Any, link: int, address: IPv4Interface) -> None:
+    await route.addr("add", index=link, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+__all__ = ["attach_pod", "build", "enter", "existing", "plug", "remove", "tear_down", "unplug"]
