@@ -1,0 +1,121 @@
+"""Start programs in lab.container's surroundings and end them.
+
+Used by lab.supervisor for the API server and by lab.kubelet for Pods. Everything started here dies with this process, even
+when it is killed with SIGKILL. It refuses to restart anything: whoever starts a program decides what its end means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lab.container import Mount, Spec
+from lab.netns import RUN_DIR
+
+_CONTAINER: Final = str(Path(__file__).with_name("container.py"))
+BASE_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run. `network` is the name of a network namespace (None: the host's), `scratch` an existing directory."""
+
+    argv: tuple[str, ...]
+    scratch: Path
+    log: Path
+    cwd: Path = Path("/")
+    env: Mapping[str, str] = field(default_factory=dict)
+    network: str | None = None
+    mounts: Sequence[Mount] = ()
+    capabilities: Sequence[str] | None = None
+
+
+class Running:
+    """A started program. `pid` is None until the program itself runs and after it has ended."""
+
+    def __init__(self, process: asyncio.subprocess.Process, pid_file: Path) -> None:
+        self._process = process
+        self._pid_file = pid_file
+
+    @property
+    def alive(self) -> bool:
+        """Whether the program has not ended yet."""
+        return self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        """The program's own process id, as this process counts."""
+        if not self.alive:
+            return None
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int(self._pid_file.read_text(encoding="utf-8"))
+        return None
+
+    async def wait(self) -> int:
+        """The exit status, once it has ended; see lab.container."""
+        return await self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the program; without effect when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End the program and all that it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def stop(self, *, grace_s: float) -> int:
+        """Ask it to end, and make it end when it has not after `grace_s`; returns the exit status."""
+        self.send(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_s):
+                return await self.wait()
+        except TimeoutError:
+            self.kill()
+            return await self.wait()
+
+
+async def start(program: Program) -> Running:
+    """Start a program; what it prints is appended to its log.
+
+    Raises:
+        OSError: the log or the description could not be written, or no process could be made.
+
+    """
+    pid_file = program.scratch / "pid"
+    pid_file.unlink(missing_ok=True)
+    spec = Spec(
+        argv=list(program.argv),
+        env={"PATH": BASE_PATH, **program.env},
+        cwd=str(program.cwd),
+        network=str(RUN_DIR / program.network) if program.network is not None else None,
+        mounts=list(program.mounts),
+        scratch=str(program.scratch),
+        capabilities=list(program.capabilities) if program.capabilities is not None else None,
+        pid_file=str(pid_file),
+    )
+    spec_file = program.scratch / "container.json"
+    spec_file.write_bytes(msgspec.json.encode(spec))
+    spec_file.chmod(0o600)
+    with program.log.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            _CONTAINER,
+            str(spec_file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return Running(process, pid_file)
