@@ -159,9 +159,7 @@ def _judge_under(found: Terms, service: Service, node: NodeName, cluster: Cluste
 
 def candidates(found: Terms, service: Service, cluster: Cluster) -> tuple[NodeName, ...]:
     """The nodes that may announce a Service, in name order, other Services at the same address left aside."""
-    return tuple(
-        node for node in electorate(cluster).candidates if _judge_under(found, service, node, cluster) is ELIGIBLE
-    )
+    return tuple(node for node in electorate(cluster).candidates if _judge_under(found, service, node, cluster) is ELIGIBLE)
 
 
 def scores(found: Terms, cluster: Cluster) -> Mapping[NodeName, int]:

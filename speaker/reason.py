@@ -44,7 +44,7 @@ class Reason(StrEnum):
     NO_USABLE_INTERFACE = "noUsableInterface", "no network interface of this node may carry the announcement"
     FAMILY_NOT_SERVED = "familyNotServed", "IPv6 addresses are not announced by this version"
 
-    def __new__(cls, value: str, sentence: str) -> Self:
+    def __new__(cls, value: str, sentence: str = "") -> Self:
         """Make a member whose value is the word and which knows its sentence."""
         member = str.__new__(cls, value)
         member._value_ = value

@@ -59,9 +59,7 @@ def an_advertisement(
     )
 
 
-def a_config(
-    *advertisements: L2Advertisement, pools: tuple[Pool, ...] = (), broken: Iterable[str] = ()
-) -> Config:
+def a_config(*advertisements: L2Advertisement, pools: tuple[Pool, ...] = (), broken: Iterable[str] = ()) -> Config:
     return Config(
         {pool.name: pool for pool in pools or (a_pool(),)},
         advertisements or (an_advertisement(),),

@@ -233,9 +233,7 @@ class Responder:
                 frame = arp.announcement(template, due.address)
                 frames.append(SendFrame(due.interface, frame, due.address, form, due.round))
             if due.round + 1 < ANNOUNCE_ROUNDS:
-                self._schedule(
-                    port, _Due(now + ANNOUNCE_GAP_S, next(self._turns), due.interface, due.address, due.round + 1)
-                )
+                self._schedule(port, _Due(now + ANNOUNCE_GAP_S, next(self._turns), due.interface, due.address, due.round + 1))
             else:
                 del port.turn_of[due.address]
         return frames

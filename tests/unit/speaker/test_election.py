@@ -23,12 +23,15 @@ def names(text: str) -> list[NodeName]:
         ("edge-a edge-b worker-a", "10.20.30.1", {"edge-a": 100, "edge-b": 100}, "edge-b edge-a worker-a"),
         ("iris1 iris2", "10.20.30.1", {}, "iris2 iris1"),
         ("kind-control-plane kind-worker kind-worker2", "192.168.10.0", {}, "kind-worker2 kind-worker kind-control-plane"),
-        ("kind-control-plane kind-worker kind-worker2", "fc00:f853:0ccd:e799::0", {}, "kind-worker kind-worker2 kind-control-plane"),
+        (
+            "kind-control-plane kind-worker kind-worker2",
+            "fc00:f853:0ccd:e799::0",
+            {},
+            "kind-worker kind-worker2 kind-control-plane",
+        ),
     ],
 )
-def test_candidates_are_ranked_as_metallb_ranks_them(
-    candidates: str, address: str, scores: dict[str, int], order: str
-) -> None:
+def test_candidates_are_ranked_as_metallb_ranks_them(candidates: str, address: str, scores: dict[str, int], order: str) -> None:
     ranking = elect(ip_address(address), names(candidates), {NodeName(k): v for k, v in scores.items()})
     assert ranking == tuple(names(order))
 

@@ -134,7 +134,10 @@ def test_local_policy_with_endpoints_that_name_no_node_has_no_candidate() -> Non
         (a_world("a b", members="a"), Reason.SPEAKER_DOWN),
         (a_world("a", members="a b"), Reason.NODE_UNKNOWN),
         (a_world("a", node={"b": Node(NodeName("b"), excluded=True)}, members="a b"), Reason.NODE_EXCLUDED),
-        (a_world("a", node={"b": Node(NodeName("b"), network_unavailable=True)}, members=None), Reason.NODE_NETWORK_UNAVAILABLE),
+        (
+            a_world("a", node={"b": Node(NodeName("b"), network_unavailable=True)}, members=None),
+            Reason.NODE_NETWORK_UNAVAILABLE,
+        ),
         (a_world("a"), Reason.NODE_UNKNOWN),
     ],
 )
