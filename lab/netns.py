@@ -114,6 +114,8 @@ async def attach_pod(topology: Topology, node: Node, *, pod: str, address: IPv4A
         await route.link("add", ifname=f"veth{pod}", kind="veth", peer={"ifname": NODE_LINK, "net_ns_fd": namespace})
         link = await _index(route, f"veth{pod}")
         await route.link("set", index=link, master=await _index(route, POD_BRIDGE))
+        # Where bridges show frames to the packet filter (br_netfilter), a Pod that calls its own Service turns around here.
+        await route.brport("set", index=link, mode=1)
         await route.link("set", index=link, state="up")
     async with AsyncIPRoute(netns=namespace) as route:
         await _link_up(route, "lo")
