@@ -1,0 +1,266 @@
+"""Typed views of the kinds that run programs: Pod, Deployment, DaemonSet, and Node with what the lab reads of them.
+
+kube.objects holds what the product reads; the lab, which plays kubelet and controller manager, needs more of the same kinds.
+Unknown members are skipped while reading. A Pod template is kept as it came, so that a Pod gets all of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from config.kinds.meta import Condition, LabelSelector
+from kube.objects import NodeStatus, View
+from kube.resources import Resource
+
+
+class KeyToPath(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One key of a Secret or ConfigMap, and the file it becomes."""
+
+    key: str
+    path: str
+
+
+class SecretVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Files from a Secret."""
+
+    secret_name: str = ""
+    optional: bool = False
+    items: tuple[KeyToPath, ...] | None = None
+    default_mode: int = 0o644
+
+
+class ConfigMapVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Files from a ConfigMap."""
+
+    name: str = ""
+    optional: bool = False
+    items: tuple[KeyToPath, ...] | None = None
+    default_mode: int = 0o644
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A volume of a Pod: exactly one source, of those the lab offers."""
+
+    name: str
+    secret: SecretVolume | None = None
+    config_map: ConfigMapVolume | None = None
+    empty_dir: dict[str, Any] | None = None
+
+
+class VolumeMount(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Where a container sees a volume."""
+
+    name: str
+    mount_path: str
+    read_only: bool = False
+    sub_path: str = ""
+
+
+class FieldSelector(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A field of the Pod itself (downward API)."""
+
+    field_path: str
+
+
+class KeySelector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key of a Secret or ConfigMap."""
+
+    name: str = ""
+    key: str = ""
+    optional: bool = False
+
+
+class EnvSource(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Where the value of an environment variable comes from."""
+
+    field_ref: FieldSelector | None = None
+    secret_key_ref: KeySelector | None = None
+    config_map_key_ref: KeySelector | None = None
+
+
+class EnvVar(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An environment variable. `$(NAME)` in `value` stands for a variable before it."""
+
+    name: str
+    value: str = ""
+    value_from: EnvSource | None = None
+
+
+class HttpGet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A probe that asks for a page; 200 to 399 is good."""
+
+    port: int | str
+    path: str = "/"
+    host: str = ""
+    scheme: str = "HTTP"
+
+
+class TcpSocket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A probe that connects."""
+
+    port: int | str
+    host: str = ""
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How to find out whether a container is ready. Times in seconds."""
+
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+class ContainerPort(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A port that a container says it listens on."""
+
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Linux capabilities to add and drop, without CAP_; ALL means all."""
+
+    add: tuple[str, ...] | None = None
+    drop: tuple[str, ...] | None = None
+
+
+class SecurityContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of a container's security settings, those the lab honours."""
+
+    capabilities: Capabilities | None = None
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One program of a Pod."""
+
+    name: str
+    image: str = ""
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] | None = None
+    env: tuple[EnvVar, ...] | None = None
+    ports: tuple[ContainerPort, ...] | None = None
+    volume_mounts: tuple[VolumeMount, ...] | None = None
+    readiness_probe: Probe | None = None
+    security_context: SecurityContext | None = None
+
+
+class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What is to run, and where."""
+
+    node_name: str = ""
+    host_network: bool = False
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] | None = None
+    volumes: tuple[Volume, ...] | None = None
+    service_account_name: str = ""
+    termination_grace_period_seconds: int = 30
+    node_selector: dict[str, str] | None = None
+
+
+class PodStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What the kubelet reports."""
+
+    phase: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    conditions: tuple[Condition, ...] | None = None
+
+
+class Pod(View, frozen=True, kw_only=True):
+    """core/v1 Pod."""
+
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class RollingUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How many Pods more or less than wanted there may be during a change: a count or a percentage."""
+
+    max_surge: int | str | None = None
+    max_unavailable: int | str | None = None
+
+
+class Strategy(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How old Pods are replaced."""
+
+    type: str = "RollingUpdate"
+    rolling_update: RollingUpdate | None = None
+
+
+class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """So many Pods of one template."""
+
+    replicas: int = 1
+    selector: LabelSelector = LabelSelector()
+    template: dict[str, Any] = {}
+    strategy: Strategy = Strategy()
+
+
+class Deployment(View, frozen=True, kw_only=True):
+    """apps/v1 Deployment. `status` is compared with the wanted one, so it is kept as it came."""
+
+    spec: DeploymentSpec = DeploymentSpec()
+    status: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class DaemonSetSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A Pod of one template on every node."""
+
+    selector: LabelSelector = LabelSelector()
+    template: dict[str, Any] = {}
+    update_strategy: Strategy = Strategy()
+
+
+class DaemonSet(View, frozen=True, kw_only=True):
+    """apps/v1 DaemonSet."""
+
+    spec: DaemonSetSpec = DaemonSetSpec()
+    status: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class LeaseSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Who holds a lease, and since when."""
+
+    holder_identity: str = ""
+    renew_time: str = ""
+
+
+class Lease(View, frozen=True, kw_only=True):
+    """coordination.k8s.io/v1 Lease: here, the heartbeat of a node."""
+
+    spec: LeaseSpec = LeaseSpec()
+
+
+class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Keeps Pods off a node."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked of a node."""
+
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] | None = None
+
+
+class Node(View, frozen=True, kw_only=True):
+    """core/v1 Node."""
+
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+PODS: Final = Resource("", "v1", "pods", "Pod", Pod)
+NODES: Final = Resource("", "v1", "nodes", "Node", Node, namespaced=False)
+DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment", Deployment)
+DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet", DaemonSet)
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease", Lease)
