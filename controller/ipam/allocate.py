@@ -1,0 +1,191 @@
+"""Which address a Service gets, or why it gets none.
+
+Called by controller.plan with the ledger as it stands. Pure and total: nothing is claimed here, and every refusal names
+the pools that were looked at and what each of them said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from config.model import IPAddress, Pool, PoolName, ServiceKey
+from config.selectors import matches_any
+from controller.ipam.ledger import Ledger
+from controller.ipam.ranges import is_buggy
+from controller.reason import Reason
+from controller.world import Family, family_of
+
+VERSIONS_OF: Final[Mapping[Family, tuple[int, ...]]] = {Family.IPV4: (4,), Family.IPV6: (6,), Family.DUAL: (4, 6)}
+FAMILY_OF: Final[Mapping[int, Family]] = {4: Family.IPV4, 6: Family.IPV6}
+SHOWN: Final[Mapping[Family, str]] = {Family.IPV4: "IPv4", Family.IPV6: "IPv6", Family.DUAL: "dual-stack"}
+
+POOLS_NAMED_MAX: Final = 6
+"""An Event is read by people: more pools than these are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a Service without an address asks for.
+
+    `family` is what it needs. `alone` are the versions (4, 6) that do where no pool has a pair, best first; empty unless
+    it prefers dual stack.
+    """
+
+    service: ServiceKey
+    family: Family
+    labels: Mapping[str, str]
+    addresses: tuple[IPAddress, ...] = ()
+    pool: PoolName | None = None
+    alone: tuple[int, ...] = ()
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the Service."""
+        return self.service.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Addresses that are free for the Service, and the pool they are from."""
+
+    addresses: tuple[IPAddress, ...]
+    pool: PoolName
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there is no address: the kind of reason, and a sentence with the facts."""
+
+    reason: Reason
+    detail: str
+
+
+def allocate(request: Request, ledger: Ledger) -> Allocation | Refusal:
+    """The addresses asked for, else the lowest free one of the pool asked for, else of the first pool that has one."""
+    if request.addresses:
+        return _requested(request, ledger)
+    if request.pool is not None:
+        return _from_pool(request, request.pool, ledger)
+    return _automatic(request, ledger)
+
+
+def assign(
+    service: ServiceKey, labels: Mapping[str, str], addresses: tuple[IPAddress, ...], ledger: Ledger
+) -> Allocation | Refusal:
+    """Exactly these addresses, if one pool has them all, may serve the Service, and nobody else holds them."""
+    shown = ", ".join(f'"{address}"' for address in addresses)
+    pools = {pool.name: pool for address in addresses if (pool := ledger.pool_of(address)) is not None}
+    missing = [address for address in addresses if ledger.pool_of(address) is None]
+    if missing:
+        return Refusal(Reason.NOT_IN_A_POOL, f"{shown} is not allowed in config: {_why_not(missing[0], ledger)}")
+    if len(pools) > 1:
+        return Refusal(Reason.NOT_IN_A_POOL, f"{shown} is not allowed in config: the addresses are in different pools")
+    (pool,) = pools.values()
+    objection = incompatible(pool, service.partition("/")[0], labels)
+    if objection:
+        return Refusal(Reason.POOL_NOT_FOR_SERVICE, f'{shown} is not allowed in config: pool "{pool.name}" {objection}')
+    clash = ledger.conflict(service, addresses)
+    if clash is not None:
+        return Refusal(Reason.ADDRESS_IN_USE, str(clash))
+    return Allocation(addresses, pool.name)
+
+
+def incompatible(pool: Pool, namespace: str, labels: Mapping[str, str]) -> str:
+    """Why a pool may not serve a Service with these labels in this namespace; empty if it may."""
+    if pool.namespaces is not None and namespace not in pool.namespaces:
+        return f'is not for namespace "{namespace}"'
+    if pool.service_selectors and not matches_any(pool.service_selectors, labels):
+        return "is not for Services with these labels"
+    return ""
+
+
+def _why_not(address: IPAddress, ledger: Ledger) -> str:
+    for pool in ledger.pools.values():
+        if is_buggy(address) and pool.avoid_buggy_ips and address in pool:
+            return f'pool "{pool.name}" avoids addresses that end in .0 or .255'
+    broken = ", ".join(f'"{name}"' for name in sorted(ledger.broken_pools))
+    return f"no pool contains {address}" + (f" (pools that must be repaired first: {broken})" if broken else "")
+
+
+def _requested(request: Request, ledger: Ledger) -> Allocation | Refusal:
+    shown = ", ".join(map(str, request.addresses))
+    if family_of(request.addresses) is not request.family:
+        needs = (
+            "one address of each family" if request.family is Family.DUAL else f"exactly one {SHOWN[request.family]} address"
+        )
+        return Refusal(Reason.WRONG_FAMILY, f"requested {shown}, but the Service needs {needs}")
+    found = assign(request.service, request.labels, request.addresses, ledger)
+    if isinstance(found, Allocation) and request.pool is not None and found.pool != request.pool:
+        return Refusal(
+            Reason.POOL_MISMATCH, f'requested {shown} is in pool "{found.pool}", not in requested pool "{request.pool}"'
+        )
+    return found
+
+
+def _from_pool(request: Request, name: PoolName, ledger: Ledger) -> Allocation | Refusal:
+    if name in ledger.broken_pools:
+        return Refusal(
+            Reason.POOL_BROKEN, f'pool "{name}" has no valid configuration: nothing new comes from it until it is repaired'
+        )
+    if name not in ledger.pools:
+        return Refusal(Reason.UNKNOWN_POOL, f'unknown pool "{name}"')
+    objection = incompatible(ledger.pools[name], request.namespace, request.labels)
+    if objection:
+        return Refusal(Reason.POOL_NOT_FOR_SERVICE, f'pool "{name}" {objection}')
+    addresses = _free(name, request.family, ledger)
+    for version in request.alone if not addresses else ():
+        addresses = addresses or _free(name, FAMILY_OF[version], ledger)
+    if not addresses:
+        return Refusal(Reason.POOL_EXHAUSTED, f"no available IPs: {_lacking(name, request.family, ledger)}")
+    return Allocation(addresses, name)
+
+
+def _automatic(request: Request, ledger: Ledger) -> Allocation | Refusal:
+    """The best of the pinned pools, else the best of the others; a lone address of a pinned pool beats a pair elsewhere."""
+    asked: list[PoolName] = []
+    for group in (ledger.pinned, ledger.unpinned):
+        pools = [pool.name for pool in group if not incompatible(pool, request.namespace, request.labels)]
+        for family in (request.family, *(FAMILY_OF[version] for version in request.alone)):
+            for name in pools:
+                addresses = _free(name, family, ledger)
+                if addresses:
+                    return Allocation(addresses, name)
+        asked += pools
+    sized = [name for name in asked if all(ledger.usage(name, version).usable for version in VERSIONS_OF[request.family])]
+    return Refusal(Reason.POOL_EXHAUSTED if sized else Reason.NO_SUITABLE_POOL, f"no available IPs: {_survey(request, ledger)}")
+
+
+def _free(name: PoolName, family: Family, ledger: Ledger) -> tuple[IPAddress, ...]:
+    """The lowest free address of every version that the family has, IPv4 first; empty if one of them lacks."""
+    found = [ledger.lowest_free(name, version) for version in VERSIONS_OF[family]]
+    return tuple(address for address in found if address is not None) if None not in found else ()
+
+
+def _lacking(name: PoolName, family: Family, ledger: Ledger) -> str:
+    lacking = [version for version in VERSIONS_OF[family] if ledger.lowest_free(name, version) is None]
+    return " and ".join(full(name, version, ledger) for version in lacking)
+
+
+def full(name: PoolName, version: int, ledger: Ledger) -> str:
+    """Says that a pool has no free address of a version."""
+    usable = ledger.usage(name, version).usable
+    return (
+        f'pool "{name}" has no free IPv{version} address (all {usable} in use)'
+        if usable
+        else f'pool "{name}" has no IPv{version} addresses'
+    )
+
+
+def _survey(request: Request, ledger: Ledger) -> str:
+    """What every pool says to a Service that takes whatever it gets."""
+    said = []
+    for pool in sorted(ledger.pools.values(), key=lambda pool: pool.name):
+        objection = incompatible(pool, request.namespace, request.labels)
+        if not pool.auto_assign:
+            objection = "has autoAssign off"
+        said.append(f'pool "{pool.name}" {objection}' if objection else _lacking(pool.name, request.family, ledger))
+    said += [f'pool "{name}" must be repaired first' for name in sorted(ledger.broken_pools)]
+    rest = len(said) - POOLS_NAMED_MAX
+    return "; ".join(said[:POOLS_NAMED_MAX]) + (f"; and {rest} more pools" if rest > 0 else "")

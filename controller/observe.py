@@ -1,0 +1,126 @@
+"""Kubernetes objects turned into the World that decisions read; the only file of the controller that knows annotations.
+
+Called by controller.reconcile for every Service that changed. A request that cannot be read is not an error here: the
+text of the problem is part of the value, and the plan says it to the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import Any, Final
+
+from config.model import IPAddress, PoolName, ServiceKey
+from config.values import TextError, parse_address
+from controller.world import FamilyPolicy, Recorded, Service, family_of
+from kube import objects
+
+PREFIX: Final = "metallb.io/"
+DEPRECATED_PREFIX: Final = "metallb.universe.tf/"
+ADDRESS_POOL: Final = "address-pool"
+LOAD_BALANCER_IPS: Final = "loadBalancerIPs"
+ALLOW_SHARED_IP: Final = "allow-shared-ip"
+ALLOCATED_FROM_POOL: Final = PREFIX + "ip-allocated-from-pool"
+
+INPUTS: Final = tuple(
+    prefix + name for prefix in (PREFIX, DEPRECATED_PREFIX) for name in (ADDRESS_POOL, LOAD_BALANCER_IPS, ALLOW_SHARED_IP)
+)
+PLAIN_MODES: Final = frozenset({"", "VIP"})
+"""The API server writes VIP where ipMode is absent (Kubernetes 1.30): both mean the same."""
+
+
+def service_fingerprint(service: objects.Service) -> object:
+    """What of a Service a decision reads: if this stays the same, nothing has to be decided."""
+    spec, meta = service.spec, service.metadata
+    annotations = meta.annotations or {}
+    return (
+        meta.uid,
+        meta.labels,
+        tuple(annotations.get(key) for key in (*INPUTS, ALLOCATED_FROM_POOL)),
+        spec.type,
+        spec.load_balancer_class,
+        spec.load_balancer_ip,
+        spec.cluster_ip,
+        spec.cluster_ips,
+        spec.ip_families,
+        spec.ip_family_policy,
+        service.status.load_balancer,
+    )
+
+
+def service(document: objects.Service) -> Service:
+    """The Service as decisions see it."""
+    spec, meta = document.spec, document.metadata
+    annotations = meta.annotations or {}
+    wanted, problem = _wanted_addresses(spec.load_balancer_ip, _annotation(annotations, LOAD_BALANCER_IPS))
+    pool = _annotation(annotations, ADDRESS_POOL)
+    return Service(
+        key=ServiceKey(f"{meta.namespace}/{meta.name}"),
+        uid=meta.uid,
+        version=meta.resource_version,
+        created=meta.creation_timestamp,
+        labels=MappingProxyType(meta.labels or {}),
+        load_balancer=spec.type == "LoadBalancer",
+        load_balancer_class=spec.load_balancer_class,
+        cluster_ips=_addresses(spec.cluster_ips or (spec.cluster_ip,)),
+        policy=_policy(spec.ip_family_policy),
+        primary=6 if (spec.ip_families or ("",))[0] == "IPv6" else 4,
+        wanted_addresses=wanted,
+        wanted_pool=PoolName(pool) if pool else None,
+        request_problem=problem,
+        sharing_key=_annotation(annotations, ALLOW_SHARED_IP),
+        deprecated_annotations=tuple(sorted(key for key in annotations if key.startswith(DEPRECATED_PREFIX))),
+        recorded=_recorded(document.status.load_balancer.ingress or (), annotations.get(ALLOCATED_FROM_POOL)),
+    )
+
+
+def _annotation(annotations: Mapping[str, str], name: str) -> str:
+    """The value of an input; the present prefix wins where it is there, even if it is empty."""
+    return annotations.get(PREFIX + name, annotations.get(DEPRECATED_PREFIX + name, ""))
+
+
+def _policy(text: str) -> FamilyPolicy:
+    return FamilyPolicy(text) if text in list(FamilyPolicy) else FamilyPolicy.SINGLE
+
+
+def _wanted_addresses(in_spec: str, annotation: str) -> tuple[tuple[IPAddress, ...], str]:
+    """The addresses asked for, and what is wrong with the request (then there are no addresses)."""
+    if in_spec and annotation:
+        return (), f"spec.loadBalancerIP and the annotation {PREFIX}{LOAD_BALANCER_IPS} are both set; use the annotation only"
+    if not in_spec and not annotation:
+        return (), ""
+    where = "spec.loadBalancerIP" if in_spec else f"annotation {PREFIX}{LOAD_BALANCER_IPS}"
+    try:
+        wanted = tuple(parse_address(text.strip()) for text in (in_spec or annotation).split(","))
+    except TextError as problem:
+        return (), f"{where}: {problem.message}; {problem.remedy}"
+    if family_of(wanted) is None:
+        return (), f"{where}: {in_spec or annotation!r} must be one address, or one of each IP family"
+    return wanted, ""
+
+
+def _addresses(texts: Iterable[str]) -> tuple[IPAddress, ...]:
+    """The texts that are addresses; the API server allows nothing else than them, None and nothing."""
+    found = (_address(text) for text in texts)
+    return tuple(address for address in found if address is not None)
+
+
+def _address(text: str) -> IPAddress | None:
+    try:
+        address = IPv6Address(text) if ":" in text else IPv4Address(text)
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def _recorded(ingress: Iterable[objects.LoadBalancerIngress], pool: str | None) -> Recorded:
+    entries = tuple(ingress)
+    addresses = _addresses(entry.ip for entry in entries)
+    plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
+    return Recorded(addresses, PoolName(pool) if pool is not None else None, plain)
+
+
+def configuration_document(resource_kind: str, raw: objects.RawObject) -> Mapping[str, Any]:
+    """The document of a custom resource, with its kind where a list left it out."""
+    return {"kind": resource_kind, **raw.document}

@@ -1,0 +1,456 @@
+"""Which Services keep, get, lose or await an address. Pure: no clock, no I/O, no logs.
+
+plan(world) decides everything from nothing; it is what a start does, and what tests compare with. Planner.handle decides
+what a change touches: Services that changed, and, when an address became free, those that wait, the oldest first. What it
+decided counts as done until the API server shows it or something else: our own writes are assumed until seen.
+
+The order is what keeps promises: first every Service that has an address is settled, the oldest first, so nobody takes
+what another one holds; only then those without one are served, the oldest first.
+
+Called by controller.reconcile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+from config.model import Config, IPAddress, PoolName, ServiceKey
+from controller.ipam.allocate import Allocation, Refusal, Request, allocate, assign, full
+from controller.ipam.ledger import Ledger
+from controller.reason import Reason
+from controller.world import NOTHING, Family, FamilyPolicy, Recorded, Service, World, family_of, other_version
+
+
+class Outcome(StrEnum):
+    """What a decision does to a Service."""
+
+    IGNORED = "ignored"
+    """Not ours, or not a load balancer and nothing of ours on it."""
+    KEPT = "kept"
+    ASSIGNED = "assigned"
+    RELEASED = "released"
+    """It is no load balancer (any more) and has no address."""
+    REFUSED = "refused"
+    """It wants an address and has none, or keeps one although its request cannot be served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An Event on the Service."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What becomes of one Service, and why.
+
+    Attributes:
+        service: which one.
+        outcome: what happens to it.
+        reason: the one reason, and `detail` a sentence with the facts.
+        recorded: what its status and annotation have to say.
+        happened: Events to emit once, now.
+        complaint: an Event to emit when it differs from the last complaint about the Service.
+        achieved: Events to emit once `recorded` is written.
+
+    """
+
+    service: ServiceKey
+    outcome: Outcome
+    reason: Reason
+    detail: str
+    recorded: Recorded = NOTHING
+    happened: tuple[Notice, ...] = ()
+    complaint: Notice | None = None
+    achieved: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is new. None in `services` means that it is gone; no `config` means that it is as before."""
+
+    services: Mapping[ServiceKey, Service | None] = MappingProxyType({})
+    config: Config | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """What has to be written to a Service on top of a version of it, and the Events to emit once that is done."""
+
+    service: ServiceKey
+    uid: str
+    version: str
+    before: Recorded
+    after: Recorded
+    achieved: tuple[Notice, ...] = ()
+
+
+@dataclass(slots=True)
+class _Assumption:
+    """A decision that the API server has not shown yet. Once written, `written` is the version it got, on top of `base`."""
+
+    uid: str
+    before: Recorded
+    after: Recorded
+    achieved: tuple[Notice, ...]
+    base: str = ""
+    written: str = ""
+
+    def overtaken_by(self, version: str) -> bool:
+        """Whether a version of the Service is the one we wrote, or a later one.
+
+        Versions are comparable numbers (KEP-5504; all API servers have always used such). Where they are not, any version
+        but the one we wrote on is taken for later.
+        """
+        if not self.written:
+            return False
+        if version.isdecimal() and self.written.isdecimal():
+            return int(version) >= int(self.written)
+        return version != self.base
+
+
+def plan(world: World) -> Mapping[ServiceKey, Decision]:
+    """Decide everything from nothing. The reference for what Planner does step by step."""
+    decisions = Planner(world.lb_class).handle(Change(services=world.services, config=world.config))
+    return {decision.service: decision for decision in decisions}
+
+
+class Planner:
+    """Decides step by step, and keeps what that needs: the Services, the ledger, who waits, what is not yet seen.
+
+    Invariants: the ledger has exactly the addresses of the decisions; a Service waits only if it lacks an address.
+    """
+
+    def __init__(self, lb_class: str = "") -> None:
+        self.lb_class = lb_class
+        self.config: Config | None = None
+        self.services: dict[ServiceKey, Service] = {}
+        self.decisions: dict[ServiceKey, Decision] = {}
+        self.ledger = Ledger(Config())
+        self._waiting: set[ServiceKey] = set()
+        self._assumed: dict[ServiceKey, _Assumption] = {}
+
+    def handle(self, change: Change) -> list[Decision]:
+        """Take in what is new, and decide what it touches. Before the first configuration nothing is decided."""
+        for key, service in change.services.items():
+            if service is None:
+                self._forget(key)
+            else:
+                self.services[key] = service
+        if change.config is not None:
+            self.config = change.config
+            self.ledger = Ledger(change.config)
+            self._waiting.clear()
+            return self._decide(self.services.values())
+        if self.config is None:
+            return []
+        return self._decide(service for service in change.services.values() if service is not None)
+
+    def written(self, write: Write, version: str) -> list[Decision]:
+        """Note that a write succeeded and got this version; decides again if the API has moved on from it meanwhile."""
+        assumption = self._assumed.get(write.service)
+        service = self.services.get(write.service)
+        if assumption is None or service is None or assumption.after != write.after or assumption.uid != write.uid:
+            return []
+        assumption.base, assumption.written = write.version, version
+        return self._decide([service]) if assumption.overtaken_by(service.version) else []
+
+    def refresh(self, key: ServiceKey, version: str) -> list[Decision]:
+        """Note that a Service has a newer version that differs in nothing a decision reads."""
+        service = self.services.get(key)
+        if service is None or service.version == version:
+            return []
+        self.services[key] = service = replace(service, version=version)
+        assumption = self._assumed.get(key)
+        return self._decide([service]) if assumption is not None and assumption.overtaken_by(version) else []
+
+    def pending(self, key: ServiceKey) -> Write | None:
+        """What is still to be written to a Service, on top of what is known of it now."""
+        assumption, service = self._assumed.get(key), self.services.get(key)
+        if assumption is None or service is None or assumption.written or assumption.after == service.recorded:
+            return None
+        return Write(
+            service=key,
+            uid=service.uid,
+            version=service.version,
+            before=service.recorded,
+            after=assumption.after,
+            achieved=assumption.achieved,
+        )
+
+    @property
+    def unseen(self) -> tuple[ServiceKey, ...]:
+        """Services with a decision that the API server has not shown yet."""
+        return tuple(self._assumed)
+
+    @property
+    def waiting(self) -> list[ServiceKey]:
+        """Those that would take an address, or a second one, if one became free; the oldest first."""
+        return sorted(self._waiting, key=lambda key: self.services[key].age)
+
+    def check_invariants(self) -> None:
+        """The ledger agrees with the decisions, and those who wait lack an address."""
+        self.ledger.check_invariants()
+        held = dict(self.ledger.holdings())
+        decided = {
+            key: one.recorded.addresses
+            for key, one in self.decisions.items()
+            if one.recorded.addresses and one.outcome is not Outcome.IGNORED
+        }
+        assert {key: set(addresses) for key, addresses in held.items()} == {
+            key: set(addresses) for key, addresses in decided.items()
+        }
+        assert all(len(held.get(key, ())) < 2 for key in self._waiting)
+
+    def _forget(self, key: ServiceKey) -> None:
+        self.services.pop(key, None)
+        self.decisions.pop(key, None)
+        self._assumed.pop(key, None)
+        self._waiting.discard(key)
+        self.ledger.release(key)
+
+    def _decide(self, services: Iterable[Service]) -> list[Decision]:
+        """Settle those that hold something, then serve those that do not; after that nothing free is wanted by anyone."""
+        made: dict[ServiceKey, Decision] = {}
+        seeking: dict[ServiceKey, tuple[Notice, ...]] = {}
+        for service in sorted(services, key=self._holders_first):
+            settled = self._settle(service)
+            if isinstance(settled, Decision):
+                made[service.key] = settled
+                if service.key in self._waiting:
+                    seeking[service.key] = ()
+            else:
+                seeking[service.key] = settled
+        asked = seeking.keys() | self._waiting if self.ledger.has_freed else seeking.keys()
+        for service in sorted((self.services[key] for key in asked), key=_age):
+            if service.key in seeking or self.ledger.has_freed:
+                if self.ledger.addresses_of(service.key):
+                    made[service.key] = self._second_address(service, made.get(service.key) or self.decisions[service.key])
+                else:
+                    made[service.key] = self._seek(service, seeking.get(service.key, ()))
+        self.ledger.forget_freed()
+        return [self._conclude(decision) for decision in made.values()]
+
+    def _holders_first(self, service: Service) -> tuple[bool, tuple[str, ServiceKey]]:
+        return (not self._believed(service).addresses, service.age)
+
+    def _believed(self, service: Service) -> Recorded:
+        """What the Service says, or will say as soon as our write is seen."""
+        assumption = self._assumed.get(service.key)
+        if assumption is None:
+            return service.recorded
+        seen = service.recorded == assumption.after
+        somebody_else_wrote = service.recorded not in {assumption.before, assumption.after}
+        if seen or somebody_else_wrote or assumption.overtaken_by(service.version) or assumption.uid != service.uid:
+            del self._assumed[service.key]
+            return service.recorded
+        return assumption.after
+
+    def _conclude(self, decision: Decision) -> Decision:
+        """Remember the decision, and what it makes us assume."""
+        key, service = decision.service, self.services[decision.service]
+        self.decisions[key] = decision
+        believed = self._believed(service)
+        if decision.outcome is Outcome.IGNORED:
+            self._assumed.pop(key, None)
+        elif decision.recorded != believed:
+            self._assumed[key] = _Assumption(service.uid, service.recorded, decision.recorded, decision.achieved)
+        return decision
+
+    def _settle(self, service: Service) -> Decision | tuple[Notice, ...]:
+        """Decide about a Service that needs no new address; else what has to be said before it seeks one."""
+        self._waiting.discard(service.key)
+        assert self.config is not None
+        believed = self._believed(service)
+        if not self._is_ours(service, believed):
+            self.ledger.release(service.key)
+            return self._ignored(service, believed)
+        if not service.load_balancer:
+            return self._without(service, Outcome.RELEASED, Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
+        if not self.config.pools and not self.config.broken_pools:
+            return self._without(service, Outcome.REFUSED, Reason.NO_POOLS, "no IPAddressPool is configured")
+        if not service.cluster_ips:
+            return self._without(service, Outcome.REFUSED, Reason.NO_CLUSTER_IP, "it has no cluster IP")
+        if service.policy is FamilyPolicy.REQUIRE_DUAL and len(service.cluster_ips) < 2:
+            detail = "ipFamilyPolicy RequireDualStack needs two cluster IPs"
+            complaint = Notice("Warning", "not enough clusterips", f'Failed to allocate IP for "{service.key}": {detail}')
+            return self._without(service, Outcome.REFUSED, Reason.NOT_ENOUGH_CLUSTER_IPS, detail, complaint)
+        return self._hold(service, believed) if believed.addresses else self._with_known_family(service)
+
+    def _is_ours(self, service: Service, believed: Recorded) -> bool:
+        """Whether the class of the Service is ours.
+
+        A Service that stops being a load balancer loses its class, so then what we have put on it decides.
+        """
+        if service.load_balancer:
+            return service.load_balancer_class == self.lb_class
+        mine = bool(self.ledger.addresses_of(service.key)) or believed.pool is not None
+        return mine or bool(believed.addresses and service.load_balancer_class == self.lb_class)
+
+    def _with_known_family(self, service: Service) -> Decision | tuple[Notice, ...]:
+        """A Service without an address: it seeks one if we can tell of which family."""
+        self.ledger.release(service.key)
+        if family_of(service.cluster_ips) is not None:
+            return ()
+        detail = f"the family of its cluster IPs {_list(service.cluster_ips)} is unknown"
+        complaint = Notice("Warning", "AllocationFailed", f'Failed to allocate IP for "{service.key}": {detail}')
+        return self._without(service, Outcome.REFUSED, Reason.UNKNOWN_FAMILY, detail, complaint)
+
+    def _hold(self, service: Service, believed: Recorded) -> Decision | tuple[Notice, ...]:
+        """A Service with addresses: it keeps them if it may, else it seeks others."""
+        assert self.config is not None
+        held, family = believed.addresses, family_of(service.cluster_ips)
+        said: tuple[Notice, ...] = ()
+        if family_of(held) is None:
+            note = f'Failed to tell the IP family of {_list(held)} in the status of "{service.key}"'
+            said = (Notice("Warning", "nolbIPsIPFamily", note),)
+        if family is None:
+            detail = f"the family of its cluster IPs {_list(service.cluster_ips)} is unknown"
+            complaint = Notice("Warning", "noclusterIPsIPFamily", f'"{service.key}": {detail}')
+            return self._stuck(service, believed, Reason.UNKNOWN_FAMILY, detail, complaint)
+        partly_dual = family is Family.DUAL and service.policy is FamilyPolicy.PREFER_DUAL
+        if family_of(held) is not family and not (partly_dual and family_of(held) is not None):
+            return self._give_up(service, said)
+        return self._hold_in_pool(service, believed)
+
+    def _hold_in_pool(self, service: Service, believed: Recorded) -> Decision | tuple[Notice, ...]:
+        """A Service whose addresses are of the right family: does a pool still allow them, and does the user want them?"""
+        held = believed.addresses
+        broken = self._came_from_broken_pool(believed)
+        found: Allocation | Refusal = assign(service.key, service.labels, held, self.ledger)
+        if broken:
+            clash = self.ledger.conflict(service.key, held)
+            found = Refusal(Reason.ADDRESS_IN_USE, str(clash)) if clash else Allocation(held, broken)
+        if isinstance(found, Refusal):
+            note = f'current IP of "{service.key}" not allowed by config, will try another: {found.detail}'
+            return self._give_up(service, (Notice("Normal", "ClearAssignment", note),))
+        if service.wanted_pool and service.wanted_pool != found.pool:
+            return self._give_up(service, ())
+        if service.request_problem:
+            complaint = Notice(
+                "Warning", "LoadBalancerFailed", f'invalid request of "{service.key}": {service.request_problem}'
+            )
+            return self._stuck(service, believed, Reason.BAD_REQUEST, service.request_problem, complaint)
+        if service.wanted_addresses and set(service.wanted_addresses) != set(held):
+            return self._give_up(service, ())
+        kept = self._keep(service, Allocation(service.wanted_addresses or held, found.pool))
+        if broken:
+            detail = f"{kept.detail}, of which no valid edition is known"
+            return replace(kept, reason=Reason.HOLDS_FROM_BROKEN_POOL, detail=detail)
+        if len(held) == 1 and family_of(service.cluster_ips) is Family.DUAL and not service.wanted_addresses:
+            self._waiting.add(service.key)
+        return kept
+
+    def _came_from_broken_pool(self, believed: Recorded) -> PoolName | None:
+        """The broken pool that gave the addresses, if they are in no pool we understand."""
+        assert self.config is not None
+        understood = all(self.ledger.pool_of(address) is not None for address in believed.addresses)
+        return believed.pool if believed.pool in self.config.broken_pools and not understood else None
+
+    def _keep(self, service: Service, what: Allocation) -> Decision:
+        self.ledger.claim(service.key, what.addresses)
+        return Decision(
+            service=service.key,
+            outcome=Outcome.KEPT,
+            reason=Reason.HOLDS_ADDRESS,
+            detail=f'it holds {_list(what.addresses)} from pool "{what.pool}"',
+            recorded=Recorded(what.addresses, what.pool),
+        )
+
+    def _second_address(self, service: Service, kept: Decision) -> Decision:
+        """What becomes of a Service that keeps one address and prefers two: the other one comes from the same pool."""
+        (first,), pool = kept.recorded.addresses, kept.recorded.pool
+        assert pool is not None
+        second = self.ledger.lowest_free(pool, other_version(first.version))
+        if second is None:
+            note = f'no additional IP for "{service.key}": {full(pool, other_version(first.version), self.ledger)}'
+            return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
+        self._waiting.discard(service.key)
+        both = self._keep(service, Allocation((first, second), pool))
+        said = Notice("Normal", "IPAllocated", f'Assigned additional IP "{second}"')
+        return replace(both, outcome=Outcome.ASSIGNED, reason=Reason.ASSIGNED, achieved=(said, *_deprecations(service)))
+
+    def _give_up(self, service: Service, said: tuple[Notice, ...]) -> tuple[Notice, ...]:
+        self.ledger.release(service.key)
+        return said
+
+    def _seek(self, service: Service, said: tuple[Notice, ...]) -> Decision:
+        """Give the Service an address, or say why there is none and let it wait."""
+        found = self._allocation(service)
+        if isinstance(found, Refusal):
+            self._waiting.add(service.key)
+            complaint = Notice("Warning", "AllocationFailed", f'Failed to allocate IP for "{service.key}": {found.detail}')
+            return replace(self._without(service, Outcome.REFUSED, found.reason, found.detail, complaint), happened=said)
+        self._waiting.discard(service.key)
+        self.ledger.claim(service.key, found.addresses)
+        quoted = " ".join(f'"{address}"' for address in found.addresses)
+        return Decision(
+            service=service.key,
+            outcome=Outcome.ASSIGNED,
+            reason=Reason.ASSIGNED,
+            detail=f'it got {_list(found.addresses)} from pool "{found.pool}"',
+            recorded=Recorded(found.addresses, found.pool),
+            happened=said,
+            achieved=(Notice("Normal", "IPAllocated", f"Assigned IP [{quoted}]"), *_deprecations(service)),
+        )
+
+    def _allocation(self, service: Service) -> Allocation | Refusal:
+        family = family_of(service.cluster_ips)
+        assert family is not None, service.key
+        if service.request_problem:
+            return Refusal(Reason.BAD_REQUEST, service.request_problem)
+        alone: tuple[int, ...] = ()
+        if family is Family.DUAL and service.policy is FamilyPolicy.PREFER_DUAL:
+            alone = (service.primary, other_version(service.primary))
+        request = Request(service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone)
+        return allocate(request, self.ledger)
+
+    def _without(
+        self, service: Service, outcome: Outcome, reason: Reason, detail: str, complaint: Notice | None = None
+    ) -> Decision:
+        """A decision that leaves the Service without an address."""
+        self.ledger.release(service.key)
+        return Decision(service=service.key, outcome=outcome, reason=reason, detail=detail, complaint=complaint)
+
+    def _stuck(self, service: Service, believed: Recorded, reason: Reason, detail: str, complaint: Notice) -> Decision:
+        """A decision that leaves everything as it is and says what is wrong; unless another one holds the addresses."""
+        if self.ledger.conflict(service.key, believed.addresses) is not None:
+            return self._without(service, Outcome.REFUSED, reason, detail, complaint)
+        self.ledger.claim(service.key, believed.addresses)
+        return Decision(
+            service=service.key, outcome=Outcome.REFUSED, reason=reason, detail=detail, recorded=believed, complaint=complaint
+        )
+
+    def _ignored(self, service: Service, believed: Recorded) -> Decision:
+        """A decision not to touch a Service."""
+        other = f"its loadBalancerClass is {service.load_balancer_class!r}, ours is {self.lb_class!r}"
+        reason, detail = (
+            (Reason.OTHER_CLASS, other)
+            if service.load_balancer
+            else (Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
+        )
+        return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=believed)
+
+
+def _age(service: Service) -> tuple[str, ServiceKey]:
+    return service.age
+
+
+def _list(addresses: Iterable[IPAddress]) -> str:
+    return ", ".join(map(str, addresses))
+
+
+def _deprecations(service: Service) -> tuple[Notice, ...]:
+    return tuple(
+        Notice(
+            "Warning", "deprecatedAnnotation", f"Service annotation {key} is deprecated, use metallb.io/{key.partition('/')[2]}"
+        )
+        for key in service.deprecated_annotations
+    )
