@@ -46,6 +46,10 @@ class Resource(Generic[T]):
             parts.append(subresource)
         return "/".join(parts)
 
+    def raw(self) -> Resource[objects.RawObject]:
+        """The same kind, decoded to whole documents: for a read that ends in a PUT, which must lose nothing."""
+        return Resource(self.group, self.version, self.plural, self.kind, objects.RawObject, self.namespaced)
+
     def decode(self, document: bytes | msgspec.Raw) -> T:
         """The object in a JSON document.
 

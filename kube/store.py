@@ -1,0 +1,112 @@
+"""The last known state of every object of one kind, and which of them changed.
+
+A Reflector writes it; the reconcile loop of a daemon reads it, between two awaits, and asks which keys to decide again.
+An object counts as changed only when its fingerprint differs: our own status writes and heartbeats of others must not
+wake anybody. The store holds views, never documents it does not understand, and it does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from kube.objects import ObjectKey, View
+
+T = TypeVar("T", bound=View)
+
+Fingerprint = Callable[[T], object]
+"""What of an object matters: two objects with equal fingerprints lead to the same decisions."""
+
+
+def everything(view: View) -> object:
+    """The fingerprint for kinds of which every member in the view matters, except the resource version."""
+    return (type(view), *(getattr(view, name) for name in view.__struct_fields__ if name != "metadata"), *of_metadata(view))
+
+
+def of_metadata(view: View) -> tuple[object, ...]:
+    """The members of metadata that a decision may read."""
+    meta = view.metadata
+    return (meta.uid, meta.labels, meta.annotations, meta.deletion_timestamp, meta.owner_references)
+
+
+def generation(view: View) -> object:
+    """The fingerprint for custom resources: status writes do not count (metadata.generation does not grow with them)."""
+    meta = view.metadata
+    return (meta.uid, meta.generation, meta.labels, meta.deletion_timestamp)
+
+
+class Store(Generic[T]):
+    """Objects by key. `synced` turns true with the first complete list and stays so."""
+
+    def __init__(self) -> None:
+        self.synced = False
+        self._objects: dict[ObjectKey, T] = {}
+        self._changed: set[ObjectKey] = set()
+        self._snapshot: Mapping[ObjectKey, T] | None = None
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def get(self, key: ObjectKey) -> T | None:
+        """The object with that key, if there is one."""
+        return self._objects.get(key)
+
+    def snapshot(self) -> Mapping[ObjectKey, T]:
+        """All objects as they are now; later changes do not show in it. Asking twice without a change costs nothing."""
+        if self._snapshot is None:
+            self._snapshot = MappingProxyType(self._objects.copy())
+        return self._snapshot
+
+    def take_changed(self) -> frozenset[ObjectKey]:
+        """The keys that came, changed or went since this was last asked; each is reported once."""
+        taken = frozenset(self._changed)
+        self._changed.clear()
+        return taken
+
+    def put(self, view: T, fingerprint: Fingerprint[T]) -> bool:
+        """Keep an object; true if that is news."""
+        old = self._objects.get(view.key)
+        self._objects[view.key] = view
+        self._snapshot = None
+        if old is not None and not _differ(old, view, fingerprint):
+            return False
+        self._changed.add(view.key)
+        return True
+
+    def delete(self, key: ObjectKey) -> bool:
+        """Forget an object; true if it was there."""
+        if self._objects.pop(key, None) is None:
+            return False
+        self._snapshot = None
+        self._changed.add(key)
+        return True
+
+    def replace(self, views: Iterable[T], fingerprint: Fingerprint[T], *, keep: Iterable[ObjectKey] = ()) -> bool:
+        """Make the store hold exactly these objects; true if that is news, which the first time it always is.
+
+        `keep` names objects that the server still has but whose present edition cannot be read: their last readable
+        edition stays.
+        """
+        fresh = {view.key: view for view in views}
+        for key in keep:
+            if key in self._objects and key not in fresh:
+                fresh[key] = self._objects[key]
+        old = self._objects
+        news = {key for key in old if key not in fresh}
+        news.update(key for key, view in fresh.items() if key not in old or _differ(old[key], view, fingerprint))
+        first = not self.synced
+        self._objects = fresh
+        self._snapshot = None
+        self._changed |= news
+        self.synced = True
+        return first or bool(news)
+
+
+def _differ(old: T, new: T, fingerprint: Fingerprint[T]) -> bool:
+    """Whether two editions of an object lead to different decisions. A new uid is a new object under an old name."""
+    if old.metadata.uid != new.metadata.uid:
+        return True
+    if old.metadata.resource_version and old.metadata.resource_version == new.metadata.resource_version:
+        return False
+    return bool(fingerprint(old) != fingerprint(new))
