@@ -98,12 +98,12 @@ def _here(
     service: Service, advertisements: tuple[L2Advertisement, ...], ranking: tuple[NodeName, ...], world: World
 ) -> tuple[Announce | None, Reason, str]:
     """What the ranking means on this node."""
-    order = " > ".join(ranking)
+    order = f"{ranking[0]} is first of {', '.join(ranking)} for {service.addresses[0]}"
     if world.me != ranking[0]:
         verdict = eligibility.judge(service, world.me, world)
         if isinstance(verdict, Ineligible):
-            return None, verdict.reason, f"{verdict.detail}; {ranking[0]} announces it ({order})"
-        return None, Reason.LOST_ELECTION, f"{ranking[0]} announces it ({order})"
+            return None, verdict.reason, f"{verdict.detail}; {order}"
+        return None, Reason.LOST_ELECTION, order
     if world.hold:
         return None, Reason.WAITING_FOR_MEMBERS, world.hold
     ipv4 = tuple(address for address in service.addresses if isinstance(address, IPv4Address))

@@ -56,7 +56,7 @@ def test_the_loser_names_the_winner() -> None:
     world = a_world("a b c", web)
     winner = winner_of(web, world)
     loser = next(name for name in "abc" if name != winner)
-    assert decide(web, replace(world, me=NodeName(loser))).detail.startswith(f"{winner} announces it")
+    assert decide(web, replace(world, me=NodeName(loser))).detail.startswith(f"{winner} is first of ")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_unfit_nodes_are_not_candidates(world: World, reason: Reason) -> None:
     assert verdict.reason is reason
     decision = decide(web, replace(world, me=NodeName("b")))
     assert (decision.ranking, decision.reason) == (("a",), reason)
-    assert "a announces it" in decision.detail
+    assert "a is first of a for" in decision.detail
 
 
 def test_the_exclude_label_can_be_ignored() -> None:
@@ -323,4 +323,4 @@ def test_a_new_address_touches_the_old_one_too() -> None:
 
 def test_every_reason_has_a_word_and_a_sentence() -> None:
     assert len({reason.value for reason in Reason}) == len({reason.sentence for reason in Reason}) == len(Reason)
-    assert Reason("notOwner") is Reason.LOST_ELECTION
+    assert all(reason.value == reason.name for reason in Reason)
