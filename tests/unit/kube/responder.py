@@ -77,7 +77,7 @@ class Responder:
 
 
 @asynccontextmanager
-async def responding(answer: Answer) -> AsyncIterator[Responder]:
+async def responding(answer: Answer, *, port: int = 0) -> AsyncIterator[Responder]:
     responder = Responder("")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,7 +100,7 @@ async def responding(answer: Answer) -> AsyncIterator[Responder]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
     responder.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield responder
