@@ -92,7 +92,7 @@ def _wanted_addresses(in_spec: str, annotation: str) -> tuple[tuple[IPAddress, .
         return (), ""
     where = "spec.loadBalancerIP" if in_spec else f"annotation {PREFIX}{LOAD_BALANCER_IPS}"
     try:
-        wanted = tuple(parse_address(text.strip()) for text in (in_spec or annotation).split(","))
+        wanted = tuple(parse_address(text.strip()) for text in ([in_spec] if in_spec else annotation.split(",")))
     except TextError as problem:
         return (), f"{where}: {problem.message}; {problem.remedy}"
     if family_of(wanted) is None:

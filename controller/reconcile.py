@@ -1,0 +1,333 @@
+"""The controller's loop: something changed → observe → plan → say and write.
+
+run() is woken by the reflectors through one asyncio.Event. A pass is synchronous: it takes what changed out of the stores,
+lets the plan decide, emits Events for what has to be said and hands writes to the StatusWriter, which works beside it.
+Nothing is decided before every reflector has its first complete list. It owns the only Planner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from config.compile import Compiled, compile_config
+from config.kinds import GROUP
+from config.model import Config, ObjectRef, ServiceKey
+from config.problem import Problem, Severity
+from controller import observe
+from controller.apply import StatusWriter, reference
+from controller.metrics import Tally
+from controller.plan import Change, Decision, Notice, Outcome, Planner, Write
+from controller.world import Service
+from kube import objects
+from kube.client import KubeClient
+from kube.errors import KubeError
+from kube.objects import ObjectKey
+from kube.store import Store
+
+SAID_CONFIGURATION: Final = "failed to parse the configuration"
+"""Operators and tests look for this text in the log."""
+EVENT_NOTE_MAX: Final = 1000
+"""The API server takes 1024 bytes at most."""
+
+
+class Recorder(Protocol):
+    """Where Events go."""
+
+    def emit(self, regarding: objects.ObjectReference, type_: str, reason: str, note: str) -> None:
+        """Write an Event soon; never blocks."""
+
+
+class Log(Protocol):
+    """What this module needs of a logger: an event name and facts."""
+
+    def info(self, event: str, /, **facts: object) -> object:
+        """Say what happened."""
+
+    def warning(self, event: str, /, **facts: object) -> object:
+        """Say what an operator may have to mend."""
+
+    def error(self, event: str, /, **facts: object) -> object:
+        """Say what an operator must mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the reflectors fill, and the event they set."""
+
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    services: Store[objects.Service] = field(default_factory=Store)
+    pools: Store[objects.RawObject] = field(default_factory=Store)
+    l2_advertisements: Store[objects.RawObject] = field(default_factory=Store)
+    namespaces: Store[objects.Namespace] = field(default_factory=Store)
+
+    @property
+    def unsynced(self) -> list[str]:
+        """The kinds whose first complete list has not come yet."""
+        kinds: dict[str, Store[Any]] = {
+            "Service": self.services,
+            "IPAddressPool": self.pools,
+            "L2Advertisement": self.l2_advertisements,
+            "Namespace": self.namespaces,
+        }
+        return [kind for kind, store in kinds.items() if not store.synced]
+
+
+class Reconciler:
+    """Keeps the statuses of Services as the plan wants them. Implements controller.apply.Source for its writer."""
+
+    def __init__(self, client: KubeClient, stores: Stores, recorder: Recorder, log: Log, *, lb_class: str = "") -> None:
+        self.tally = Tally()
+        self.planner = Planner(lb_class)
+        self.writer = StatusWriter(client, self)
+        self._stores = stores
+        self._recorder = recorder
+        self._log = log
+        self._compiled = Compiled(Config(), (), {})
+        self._ready = False
+        self._complaints: dict[ServiceKey, Notice] = {}
+        self._problems: dict[ObjectRef, tuple[Problem, ...]] = {}
+        self._noted_sharing: set[ServiceKey] = set()
+        self._unfinished: dict[ServiceKey, Write] = {}
+
+    async def run(self) -> None:
+        """Reconcile for ever."""
+        while True:
+            await self._stores.dirty.wait()
+            self._stores.dirty.clear()
+            self.reconcile()
+
+    def reconcile(self) -> None:
+        """One pass over everything that changed since the last one."""
+        if not self._ready:
+            if self._stores.unsynced:
+                return
+            self._ready = True
+            self._log.info("caches_filled", services=len(self._stores.services), pools=len(self._stores.pools))
+        config = self._configuration()
+        changed = self._stores.services.take_changed()
+        moved = self._moved_on(changed)
+        services = {ServiceKey(key): self._service(key) for key in changed}
+        self._conclude(self.planner.handle(Change(services=services, config=config)))
+        for key, version in moved.items():
+            self._conclude(self.planner.refresh(key, version))
+        for key in services.keys() - self.planner.services.keys():
+            self._forget(key)
+
+    def _configuration(self) -> Config | None:
+        """The configuration if it is another one than before."""
+        stores = (self._stores.pools, self._stores.l2_advertisements, self._stores.namespaces)
+        changed = [store.take_changed() for store in stores]
+        first = self.planner.config is None
+        if not first and not any(changed):
+            return None
+        pools = (observe.configuration_document("IPAddressPool", raw) for raw in self._stores.pools.snapshot().values())
+        advertisements = (
+            observe.configuration_document("L2Advertisement", raw) for raw in self._stores.l2_advertisements.snapshot().values()
+        )
+        labels = {one.metadata.name: one.metadata.labels or {} for one in self._stores.namespaces.snapshot().values()}
+        before, self._compiled = self._compiled, compile_config([*pools, *advertisements], labels, self._compiled.valid)
+        self._report_problems()
+        self.tally.updates += 1
+        self.tally.update_errors += self._compiled.stale
+        self.tally.config_loaded, self.tally.config_stale = True, self._compiled.stale
+        config = self._compiled.config
+        same = (config.pools, config.broken_pools) == (before.config.pools, before.config.broken_pools)
+        if same and not first:
+            return None
+        self._log.info("configuration_loaded", pools=sorted(config.pools), broken_pools=sorted(config.broken_pools))
+        return config
+
+    def _service(self, key: ObjectKey) -> Service | None:
+        document = self._stores.services.get(key)
+        return None if document is None else observe.service(document)
+
+    def _moved_on(self, changed: Iterable[ObjectKey]) -> dict[ServiceKey, str]:
+        """Versions of Services with an unseen write that changed in nothing that matters."""
+        moved: dict[ServiceKey, str] = {}
+        for key in self.planner.unseen:
+            document = self._stores.services.get(ObjectKey(key))
+            if document is not None and key not in changed:
+                moved[key] = document.metadata.resource_version
+        return moved
+
+    def _conclude(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            self.tally.updates += 1
+            service = self.planner.services[decision.service]
+            self._say(service, decision)
+            if self.planner.pending(service.key) is not None:
+                self.writer.request(service.key)
+            elif unfinished := self._unfinished.pop(service.key, None):
+                self._finish_unanswered(service, unfinished)
+
+    def _say(self, service: Service, decision: Decision) -> None:
+        """Emit what happened, and a complaint if it is a new one."""
+        self._emit(service, decision.happened)
+        before = self._complaints.get(service.key)
+        if decision.complaint is None:
+            self._complaints.pop(service.key, None)
+        elif decision.complaint != before:
+            self._complaints[service.key] = decision.complaint
+            self._emit(service, (decision.complaint,))
+        facts: dict[str, object] = {"service": service.key, "reason": decision.reason.value, "detail": decision.detail}
+        if decision.complaint is not None and decision.complaint != before:
+            self._log.warning("address_refused", **facts)
+        elif decision.outcome is Outcome.ASSIGNED:
+            ips = [str(address) for address in decision.recorded.addresses]
+            self._log.info("address_assigned", ips=ips, pool=decision.recorded.pool, **facts)
+        elif (
+            decision.outcome in {Outcome.RELEASED, Outcome.REFUSED}
+            and service.recorded.addresses
+            and not decision.recorded.addresses
+        ):
+            self._log.info("address_released", ips=[str(address) for address in service.recorded.addresses], **facts)
+        if service.sharing_key and decision.outcome is not Outcome.IGNORED and service.key not in self._noted_sharing:
+            self._noted_sharing.add(service.key)
+            self._log.warning("option_not_in_effect", service=service.key, option=observe.PREFIX + observe.ALLOW_SHARED_IP)
+
+    def _emit(self, service: Service, notices: Iterable[Notice]) -> None:
+        regarding = reference(service.key, service.uid, service.version)
+        for notice in notices:
+            self._recorder.emit(regarding, notice.type, notice.reason, _short(notice.note))
+
+    def _finish_unanswered(self, service: Service, write: Write) -> None:
+        """A write whose answer never came: if the Service shows it, it was done, and that has to be said."""
+        if service.uid == write.uid and service.recorded == write.after:
+            self._emit(service, write.achieved)
+
+    def _forget(self, key: ServiceKey) -> None:
+        self._complaints.pop(key, None)
+        self._unfinished.pop(key, None)
+        self._noted_sharing.discard(key)
+
+    def _report_problems(self) -> None:
+        """Log and emit what is wrong with the configuration, once per object and change."""
+        found: dict[ObjectRef, tuple[Problem, ...]] = {}
+        for problem in self._compiled.problems:
+            found[problem.object] = (*found.get(problem.object, ()), problem)
+        for ref, problems in found.items():
+            if problems == self._problems.get(ref):
+                continue
+            text = "; ".join(_problem_text(problem) for problem in problems)
+            self._log.error(SAID_CONFIGURATION, object=str(ref), error=text)
+            raw = (self._stores.pools if ref.kind == "IPAddressPool" else self._stores.l2_advertisements).get(_key(ref))
+            if raw is not None:
+                regarding = objects.ObjectReference(
+                    api_version=f"{GROUP}/v1beta1",
+                    kind=ref.kind,
+                    namespace=ref.namespace,
+                    name=ref.name,
+                    uid=raw.metadata.uid,
+                    resource_version=raw.metadata.resource_version,
+                )
+                self._recorder.emit(regarding, "Warning", "ConfigurationInvalid", _short(text))
+        for ref in self._problems.keys() - found.keys():
+            self._log.info("configuration_repaired", object=str(ref))
+        self._problems = found
+
+    def next_write(self, key: ServiceKey) -> Write | None:
+        """What is to be written to a Service now, on top of the latest version that says the same."""
+        document, known = self._stores.services.get(ObjectKey(key)), self.planner.services.get(key)
+        if document is None or known is None:
+            return None
+        if document.metadata.resource_version != known.version:
+            if not _same(observe.service(document), known):
+                return None  # The loop is about to decide again, and then asks for the write that follows from it.
+            self._conclude(self.planner.refresh(key, document.metadata.resource_version))
+        return self.planner.pending(key)
+
+    def written(self, write: Write, version: str) -> None:
+        """Count and announce a write that succeeded."""
+        self.tally.writes += 1
+        self._unfinished.pop(write.service, None)
+        service = self.planner.services.get(write.service)
+        if service is not None and service.uid == write.uid:
+            self._emit(service, write.achieved)
+        self._conclude(self.planner.written(write, version))
+
+    def reread(self, key: ServiceKey, service: objects.Service) -> bool:
+        """Take in a Service that was read again after a conflict; true if the write still stands."""
+        known, now = self.planner.services.get(key), observe.service(service)
+        if known is None or not _same(known, now):
+            return False
+        self._conclude(self.planner.refresh(key, now.version))
+        return self.planner.pending(key) is not None
+
+    def failed(self, write: Write, error: KubeError, retry_in_s: float) -> None:
+        """Count and log a write that failed."""
+        self.tally.update_errors += 1
+        self._unfinished[write.service] = write
+        self._log.warning("status_write_failed", service=write.service, error=error.message, retry_in_s=round(retry_in_s, 2))
+
+    def status(self) -> Mapping[str, Any]:
+        """What /status shows: the world in short, the plan with its reasons, problems, and what is not written yet."""
+        planner, ledger = self.planner, self.planner.ledger
+        pools = {
+            name: {
+                f"ipv{version}": {"usable": usage.usable, "in_use": usage.in_use}
+                for version in (4, 6)
+                if (usage := ledger.usage(name, version)).usable
+            }
+            for name in ledger.pools
+        }
+        return {
+            "component": "controller",
+            "world": {
+                "ready": self._ready,
+                "waiting_for": self._stores.unsynced,
+                "services": len(planner.services),
+                "lb_class": planner.lb_class,
+                "pools": pools,
+                "broken_pools": sorted(ledger.broken_pools),
+            },
+            "plan": {
+                "services": {
+                    key: {
+                        "outcome": one.outcome.value,
+                        "addresses": [str(address) for address in one.recorded.addresses],
+                        "pool": one.recorded.pool,
+                        "reason": one.reason.value,
+                        "detail": one.detail,
+                    }
+                    for key, one in sorted(planner.decisions.items())
+                    if one.outcome is not Outcome.IGNORED or planner.services[key].load_balancer
+                },
+                "waiting": planner.waiting,
+            },
+            "problems": [
+                {
+                    "object": str(problem.object),
+                    "path": problem.path,
+                    "code": problem.code,
+                    "value": problem.value,
+                    "message": problem.message,
+                    "remedy": problem.remedy,
+                    "severity": problem.severity.value,
+                }
+                for problem in self._compiled.problems
+            ],
+            "pending_writes": self.writer.pending(),
+        }
+
+
+def _same(one: Service, other: Service) -> bool:
+    """Whether two editions differ at most in their version."""
+    return replace(one, version="") == replace(other, version="")
+
+
+def _short(note: str) -> str:
+    """The note, cut to what an Event may hold."""
+    data = note.encode()
+    return note if len(data) <= EVENT_NOTE_MAX else data[:EVENT_NOTE_MAX].decode(errors="ignore") + "…"
+
+
+def _problem_text(problem: Problem) -> str:
+    text = f"{problem.path}: {problem.message}" if problem.path else problem.message
+    return f"{text} ({problem.remedy})" if problem.severity is Severity.ERROR else text
+
+
+def _key(ref: ObjectRef) -> ObjectKey:
+    return ObjectKey(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name)

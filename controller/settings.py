@@ -1,0 +1,116 @@
+"""What an operator can set: one table of flags, environment variables and defaults (those of MetalLB's controller).
+
+Read by __main__; the reference page of flags is made from the same table. Flags of features that come later are accepted,
+so that existing manifests work, and are logged once as not in effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from telemetry.flags import Flag, parse_or_exit
+
+PROGRAM: Final = "controller"
+WEBHOOKS: Final = "the validating webhooks will use it"
+TLS: Final = "the TLS settings of metrics and webhooks will use it"
+
+FLAGS: Final = (
+    Flag(name="port", default=9120, low=0, high=65535, help="Port of /metrics and /status over HTTPS; 0 turns them off."),
+    Flag(name="health-probe-port", default=17472, low=0, high=65535, help="Port of /healthz and /readyz over plain HTTP."),
+    Flag(
+        name="namespace",
+        env="METALLB_NAMESPACE",
+        help="Namespace of the configuration; without it, that of the service account.",
+    ),
+    Flag(
+        name="ml-secret-name",
+        env="METALLB_ML_SECRET_NAME",
+        help="Secret with the gossip key of the speakers, made if it does not exist.",
+    ),
+    Flag(name="deployment", env="METALLB_DEPLOYMENT", help="Deployment that owns the Secret."),
+    Flag(name="pod-name", env="METALLB_POD_NAME", help="Name of the controller's own Pod; Events name it as their origin."),
+    Flag(
+        name="log-level",
+        default="info",
+        choices=("all", "debug", "info", "warn", "error", "none"),
+        help="Least level of the lines that are logged.",
+    ),
+    Flag(name="lb-class", help="Serve Services of this loadBalancerClass only; without it, those that have none."),
+    Flag(
+        name="status-socket",
+        default="/run/metallb/controller.sock",
+        env="METALLB_STATUS_SOCKET",
+        help="Unix socket for lbctl; empty turns it off.",
+    ),
+    Flag(
+        name="webhook-mode",
+        default="enabled",
+        choices=("enabled", "disabled", "onlywebhook"),
+        help="Whether to serve webhooks; onlywebhook assigns no addresses. Webhooks themselves are not in effect yet.",
+    ),
+    Flag(name="disable-cert-rotation", default=False, help="Use certificates that somebody else renews.", not_yet=WEBHOOKS),
+    Flag(
+        name="cert-dir",
+        default="/tmp/k8s-webhook-server/serving-certs",  # noqa: S108 - MetalLB's default; nothing is read from there yet
+        help="Where webhook certificates are.",
+        not_yet=WEBHOOKS,
+    ),
+    Flag(name="cert-service-name", default="metallb-webhook-service", help="Service of the webhooks.", not_yet=WEBHOOKS),
+    Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret with the webhook certificate.", not_yet=WEBHOOKS),
+    Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet=WEBHOOKS),
+    Flag(name="tls-min-version", choices=("", "VersionTLS12", "VersionTLS13"), help="Least TLS version.", not_yet=TLS),
+    Flag(name="tls-cipher-suites", help="Cipher suites for TLS 1.2.", not_yet=TLS),
+    Flag(name="tls-curve-preferences", help="Numbers of the curves for TLS.", not_yet=TLS),
+    Flag(
+        name="metrics-cert-dir",
+        help="Directory with tls.crt and tls.key for metrics; without it, a certificate is made at start.",
+    ),
+    Flag(name="pprof-bind-address", help="Address of the profiler of MetalLB.", not_yet="there is no such profiler"),
+    Flag(env="METALLB_BGP_TYPE", help="How BGP is spoken.", not_yet="the rules for BGP objects will read it"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in effect. An empty `namespace` stands for that of the service account."""
+
+    port: int
+    health_probe_port: int
+    namespace: str
+    ml_secret_name: str
+    deployment: str
+    pod_name: str
+    log_level: str
+    lb_class: str
+    webhook_mode: str
+    metrics_cert_dir: Path | None
+    status_socket: Path | None
+    not_in_effect: tuple[str, ...] = ()
+
+
+def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings that a command line (without the program's name) and an environment mean.
+
+    Raises:
+        SystemExit: --help (0), or something is wrong with a flag or variable (1), said in one line on stderr.
+
+    """
+    parsed = parse_or_exit(PROGRAM, FLAGS, arguments, environment)
+    socket, certificates = parsed.text("status-socket"), parsed.text("metrics-cert-dir")
+    return Settings(
+        port=parsed.integer("port"),
+        health_probe_port=parsed.integer("health-probe-port"),
+        namespace=parsed.text("namespace"),
+        ml_secret_name=parsed.text("ml-secret-name"),
+        deployment=parsed.text("deployment"),
+        pod_name=parsed.text("pod-name"),
+        log_level=parsed.text("log-level"),
+        lb_class=parsed.text("lb-class"),
+        webhook_mode=parsed.text("webhook-mode"),
+        metrics_cert_dir=Path(certificates) if certificates else None,
+        status_socket=Path(socket) if socket else None,
+        not_in_effect=tuple(flag.key for flag in parsed.not_in_effect),
+    )
