@@ -1,1 +1,57 @@
-"""SWIM + Lifeguard membership, wire-compatible with hashicorp/memberlist."""
+"""SWIM + Lifeguard membership, wire-compatible with hashicorp/memberlist: who of the speakers is alive.
+
+Use:
+
+    agent = Agent(lan("node-1", "192.0.2.1"), keyring=Keyring(metallb_key(secret)), on_event=print)
+    await agent.start()
+    answered = await agent.join([("192.0.2.2", 7946)])
+    ...
+    await agent.leave(timeout_s=1.0)
+    await agent.stop()
+
+It is not a message bus: the application's own messages are read and ignored. It is not an authority: two parts of a network
+that cannot reach each other each believe the other dead. Imports nothing else of this project.
+"""
+
+from memberlist.agent import Agent
+from memberlist.config import Config, detection_time_max_s, from_json, lan, local, wan
+from memberlist.effects import (
+    Cause,
+    Conflicted,
+    Joined,
+    Left,
+    Member,
+    MemberEvent,
+    Refuted,
+    Rejected,
+    Suspected,
+    Updated,
+)
+from memberlist.errors import ConfigError, MemberlistError
+from memberlist.keyring import Keyring, metallb_key
+from memberlist.messages import State
+
+__all__ = [
+    "Agent",
+    "Cause",
+    "Config",
+    "ConfigError",
+    "Conflicted",
+    "Joined",
+    "Keyring",
+    "Left",
+    "Member",
+    "MemberEvent",
+    "MemberlistError",
+    "Refuted",
+    "Rejected",
+    "State",
+    "Suspected",
+    "Updated",
+    "detection_time_max_s",
+    "from_json",
+    "lan",
+    "local",
+    "metallb_key",
+    "wan",
+]
