@@ -245,3 +245,33 @@ async def apply(namespace: str, rules: str) -> None:
     _, complaint = await process.communicate(rules.encode())
     if process.returncode:
         raise DataplaneError(complaint.decode(errors="replace").strip())
+
+
+class Proxies:
+    """The Service rules of all nodes, rewritten only where their text changed."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._in_force: dict[str, str] = {}
+
+    def forget(self, node: str) -> None:
+        """The rules of a node are to be written again, whatever they are."""
+        self._in_force.pop(node, None)
+
+    async def write(self, services: Iterable[Service], slices: Iterable[EndpointSlice], nodes: Iterable[str]) -> None:
+        """Bring the rules of these nodes up to date. Errors as in apply(); the other nodes are written all the same."""
+        services, slices = list(services), list(slices)
+        changed = {}
+        for name in nodes:
+            rules = render(services, slices, node=self._topology.node(name), topology=self._topology)
+            if self._in_force.get(name) != rules:
+                changed[name] = rules
+        results = await asyncio.gather(
+            *(apply(self._topology.netns(name), rules) for name, rules in changed.items()), return_exceptions=True
+        )
+        self._in_force |= {
+            name: rules for (name, rules), failed in zip(changed.items(), results, strict=True) if failed is None
+        }
+        for failed in results:
+            if failed is not None:
+                raise failed

@@ -84,7 +84,7 @@ def command_for(image: str, *, command: Sequence[str], args: Sequence[str], here
 def _python(module: str) -> Callable[[Sequence[str], Sequence[str], Path], Command]:
     """A program of this checkout, started with `python -m`."""
 
-    def make(command: Sequence[str], args: Sequence[str], here: Path) -> Command:
+    def make(command: Sequence[str], args: Sequence[str], _here: Path) -> Command:
         if command and Path(command[0]).name not in {"python", "python3"}:
             raise ImageError(f"the lab starts {module} as python -m {module}; command: {list(command)} is not offered")
         argv = (sys.executable, *(command[1:] or ("-m", module)), *args)

@@ -36,6 +36,8 @@ class Program:
     network: str | None = None
     mounts: Sequence[Mount] = ()
     capabilities: Sequence[str] | None = None
+    speaks: bool = False
+    """The program's standard output is for this process (Running.line), not for the log."""
 
 
 class Running:
@@ -58,6 +60,11 @@ class Running:
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int(self._pid_file.read_text(encoding="utf-8"))
         return None
+
+    async def line(self) -> bytes:
+        """The next line of the program's standard output; nothing when it has ended. For programs that `speak`."""
+        assert self._process.stdout is not None
+        return await self._process.stdout.readline()
 
     async def wait(self) -> int:
         """The exit status, once it has ended; see lab.container."""
@@ -114,7 +121,7 @@ async def start(program: Program) -> Running:
             _CONTAINER,
             str(spec_file),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
+            stdout=asyncio.subprocess.PIPE if program.speaks else log,
             stderr=log,
             start_new_session=True,
         )

@@ -1,0 +1,60 @@
+"""The lab's own way to its API server: kube's client and what only a kubelet and a controller manager need beside it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from kube.client import KubeClient
+from lab.kinds import PODS, Pod
+
+
+def timestamp() -> str:
+    """The time now as Kubernetes writes it: seconds, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def micro_timestamp() -> str:
+    """The time now as leases carry it: microseconds, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class LabClient(KubeClient):
+    """A KubeClient that can also place Pods, finish their deletion, and ask for the tokens of service accounts."""
+
+    async def bind(self, pod: Pod, node: str) -> None:
+        """Give a Pod its node, as the scheduler does."""
+        meta = pod.metadata
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        await self.post(PODS.path(namespace=meta.namespace, name=meta.name, subresource="binding"), body)
+
+    async def remove(self, pod: Pod) -> None:
+        """Take a Pod whose processes have ended out of the API at once, as the kubelet does."""
+        meta = pod.metadata
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": meta.uid}}
+        await self._call("DELETE", PODS.path(namespace=meta.namespace, name=meta.name), body=options)
+
+    async def token(self, namespace: str, service_account: str, *, valid_s: int) -> str:
+        """A token of a service account (TokenRequest)."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [], "expirationSeconds": valid_s},
+        }
+        answer = msgspec.json.decode(await self.post(path, body), type=_TokenRequest)
+        return answer.status.token
+
+
+class _TokenStatus(msgspec.Struct):
+    token: str
+
+
+class _TokenRequest(msgspec.Struct):
+    status: _TokenStatus

@@ -1,0 +1,163 @@
+"""Start and end a lab: the supervisor in the background, what must be there first, what a killed one left.
+
+Called by the command line, the scenarios, the demo and the tests. It holds no state: the lock in the state directory says
+whether a lab is up, the supervisor's State says which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Final
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lab import control, supervisor, topology
+from lab.images import CLONE, NGINX
+from lab.paths import LabError, Paths
+from lab.processes import BASE_PATH
+from lab.topology import Topology
+from telemetry import log as telemetry_log
+
+END_S: Final = 20.0
+_PROGRAMS: Final = {"nsenter": "util-linux", "ip": "iproute2", "nft": "nftables", NGINX: "nginx-light", "curl": "curl"}
+
+
+class MissingError(RuntimeError):
+    """This machine lacks something that a lab needs; the message says what, and how to get it."""
+
+
+def check_machine() -> None:
+    """Find out whether a lab can run here.
+
+    Raises:
+        MissingError: it cannot.
+
+    """
+    if sys.platform != "linux" or not Path("/proc/self/ns/net").exists():
+        raise MissingError("the lab needs a Linux kernel with network namespaces; this one has none")
+    if os.geteuid() != 0:
+        raise MissingError("the lab needs root to make network namespaces; run it as root, for example with sudo")
+    for program, package in _PROGRAMS.items():
+        if shutil.which(program, path=BASE_PATH) is None:
+            raise MissingError(f"the lab needs {program}; apt-get install {package} brings it")
+
+
+def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> None:
+    """Bring a lab up in the background and return when it is ready.
+
+    Raises:
+        MissingError: this machine cannot run one.
+        TopologyError: no such lab can be.
+        LabError: one is up already, or it did not come up; nothing is left of it.
+
+    """
+    check_machine()
+    topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
+    with where.lock():
+        shutil.rmtree(where.logs, ignore_errors=True)
+        where.logs.mkdir(parents=True)
+    command = [sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
+    if network is not None:
+        command += ["--net", str(network)]
+    with where.supervisor_log.open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.readline().decode().strip()
+    if said != "ready":
+        process.wait()
+        raise LabError(said or f"the lab did not come up; see {where.supervisor_log}")
+
+
+async def supervise(where: Paths, *, nodes: int, network: IPv4Network | None) -> int:
+    """Be the supervisor. The first line on standard output is `ready`, or why not."""
+    telemetry_log.configure("info", component="lab", stream=sys.stderr.buffer)
+    plan = topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, sys.stdout.fileno())
+        os.close(silence)
+
+    try:
+        with where.lock():
+            await supervisor.Supervisor(where, plan).run(lambda: say("ready"))
+    except (LabError, OSError, NetlinkError) as error:
+        telemetry_log.get_logger(__name__).error("lab_failed", error=str(error))
+        say(f"the lab did not come up: {error}")
+        return 1
+    return 0
+
+
+def down(where: Paths) -> bool:
+    """Take the lab away, and whatever a killed one left; true if one was running.
+
+    Raises:
+        LabError: it could not be ended.
+
+    """
+    if not where.root.exists():
+        return False
+    running = _is_locked(where)
+    if running:
+        with contextlib.suppress(LabError):
+            control.ask(where, "down")
+        if not _wait_unlocked(where, END_S):
+            _kill_supervisor(where)
+    with where.lock():
+        supervisor.clear(where, topology.lab_id(where.root))
+    return running
+
+
+def _is_locked(where: Paths) -> bool:
+    try:
+        with where.lock():
+            return False
+    except LabError:
+        return True
+
+
+def _wait_unlocked(where: Paths, limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    while _is_locked(where):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _kill_supervisor(where: Paths) -> None:
+    """End a supervisor that does not listen. Its processes die with it."""
+    state = where.read_state()
+    if state is None:
+        raise LabError(f"something holds {where.root / 'lock'} and does not say what it is")
+    command = Path(f"/proc/{state.pid}/cmdline")
+    if not command.exists() or b"supervise" not in command.read_bytes().split(b"\0"):
+        raise LabError(f"process {state.pid} is not this lab's supervisor, but {where.root / 'lock'} is held")
+    os.kill(state.pid, signal.SIGKILL)
+    if not _wait_unlocked(where, END_S):
+        raise LabError(f"the supervisor, process {state.pid}, does not end")
+
+
+def running_topology(where: Paths) -> Topology:
+    """The topology of the lab that is up.
+
+    Raises:
+        LabError: none is.
+
+    """
+    state = where.read_state()
+    if state is None or not _is_locked(where):
+        raise LabError(f"no lab is up in {where.root}; python -m lab up starts one")
+    return supervisor.plan_of(where, state)

@@ -1,0 +1,410 @@
+"""The one process that is the lab: it builds the machines, runs the API server, plays controller manager, kubelets and proxies.
+
+`python -m lab up` starts it in the background (lab.__main__), and talks to it through a Unix socket (lab.control). When it ends,
+for whatever reason it can act on, everything it made is taken away; when it is killed, its processes die with it, and the
+next `up` or `down` in the same directory clears the rest.
+
+A failure of one part of the cluster must not end the lab: parts are restarted by telemetry.tasks.supervise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from kube import resources
+from kube.auth import Credentials
+from kube.errors import AlreadyExists, KubeError
+from lab import control, netns, processes, topology
+from lab.client import LabClient, micro_timestamp, timestamp
+from lab.dataplane import Proxies
+from lab.images import CLONE
+from lab.kinds import LEASES, NODES
+from lab.kubelet import Kubelet, Places
+from lab.manager import Manager
+from lab.mirror import Mirror
+from lab.paths import LabError, Paths, State
+from lab.topology import API_PORT, Node, Topology
+from lab.workloads import is_ready, node_is_ready
+from telemetry.log import get_logger
+from telemetry.tasks import supervise
+
+HEARTBEAT_S: Final = 10.0
+API_START_S: Final = 20.0
+READY_S: Final = 20.0
+
+log = get_logger(__name__)
+
+
+class ApiReady(msgspec.Struct):
+    """The line with which the API server says that it is ready."""
+
+    url: str
+    ca: str
+    token: str
+    kubeconfig: str
+
+
+@dataclass(slots=True)
+class ApiServer:
+    """The API server as a child, started again whenever it ends: same port, same state."""
+
+    paths: Paths
+    topology: Topology
+    ready: ApiReady | None = None
+    running: processes.Running | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it serves.
+
+        Raises:
+            LabError: it ended, or was not ready in time; the message has the log's path.
+
+        """
+        cp = self.topology.control_plane
+        scratch = self.paths.api / "process"
+        scratch.mkdir(parents=True, exist_ok=True)
+        listen = f"{self.topology.netns(cp.name)}={cp.ip}:{API_PORT}"
+        argv = ["-m", "lab", "apiserver", "--listen", "127.0.0.1:0", "--listen-netns", listen, "--state", str(self.paths.api)]
+        log_file = self.paths.logs / "apiserver.log"
+        program = processes.Program((sys.executable, *argv), scratch, log_file, cwd=CLONE, env=_PYTHON, speaks=True)
+        self.running = await processes.start(program)
+        try:
+            async with asyncio.timeout(API_START_S):
+                line = await self.running.line()
+            self.ready = msgspec.json.decode(line, type=ApiReady)
+        except (TimeoutError, msgspec.DecodeError) as error:
+            self.running.kill()
+            raise LabError(f"the API server did not start; its log is {log_file}") from error
+
+    async def keep_running(self) -> None:
+        """Start it again whenever it ends. What it prints after the first line goes nowhere; its log is standard error."""
+        while True:
+            assert self.running is not None
+            while await self.running.line():
+                pass
+            log.warning("api_server_ended", status=await self.running.wait())
+            await self.start()
+
+
+_PYTHON: Final = {"PYTHONUNBUFFERED": "1", "HOME": "/root"}
+
+
+class Supervisor:
+    """One lab, from nothing to nothing. Use: `await Supervisor(paths, topology).run(on_ready)`."""
+
+    def __init__(self, paths: Paths, plan: Topology) -> None:
+        self._paths = paths
+        self._topology = plan
+        self._ended = asyncio.Event()
+        self._api = ApiServer(paths, plan)
+        self._proxies = Proxies(plan)
+        self._kubelets: dict[str, Kubelet] = {}
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Bring the lab up, call `on_ready`, run it until it is told to end, and take it away.
+
+        Raises:
+            LabError, OSError, NetlinkError: it could not be brought up; nothing is left of it.
+
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        clear(self._paths, self._topology.lab_id)
+        try:
+            self._write_state()
+            await netns.build(self._topology)
+            await self._api.start()
+            assert self._api.ready is not None
+            client = await LabClient.connect(Credentials.from_environment(self._api.ready.kubeconfig), user_agent="lab")
+            try:
+                await self._run_cluster(client, on_ready)
+            finally:
+                await client.close()
+        finally:
+            for kubelet in self._kubelets.values():
+                await kubelet.power_off()
+            if self._api.running is not None:
+                await self._api.running.stop(grace_s=2.0)
+            clear(self._paths, self._topology.lab_id)
+
+    def _write_state(self) -> None:
+        for directory in (self._paths.logs, self._paths.api, self._paths.pods):
+            directory.mkdir(parents=True, exist_ok=True)
+        state = State(
+            lab_id=self._topology.lab_id,
+            pid=os.getpid(),
+            nodes=len(self._topology.nodes),
+            network=str(self._topology.network),
+        )
+        self._paths.state.write_bytes(msgspec.json.encode(state))
+
+    async def _run_cluster(self, client: LabClient, on_ready: Callable[[], None]) -> None:
+        ready = self._api.ready
+        assert ready is not None
+        await self._register(client)
+        mirror = Mirror(client)
+        places = Places(self._topology, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes())
+        self._kubelets = {node.name: Kubelet(node, places, client) for node in self._topology.nodes}
+        async with asyncio.TaskGroup() as group:
+            parts: dict[str, Callable[[], Awaitable[object]]] = {
+                "api server": self._api.keep_running,
+                "mirror": mirror.run,
+                "controller manager": Manager(client, mirror).run,
+                "proxies": lambda: self._write_rules(mirror),
+                "kubelets look": lambda: self._look(mirror),
+                "heartbeats": lambda: self._heartbeats(client),
+                **{f"kubelet {name}": kubelet.run for name, kubelet in self._kubelets.items()},
+            }
+            tasks = [supervise(group, name, part) for name, part in parts.items()]
+            async with control.serving(self._paths, self._answer(client, mirror)):
+                await self._until_ready(mirror)
+                log.info("lab_ready", nodes=len(self._topology.nodes), kubeconfig=str(self._paths.kubeconfig))
+                on_ready()
+                await self._ended.wait()
+            for kubelet in self._kubelets.values():
+                await kubelet.power_off()
+            for task in tasks:
+                task.cancel()
+
+    async def _until_ready(self, mirror: Mirror) -> None:
+        changed = mirror.listen()
+        try:
+            async with asyncio.timeout(READY_S):
+                while not (mirror.synced and len(mirror.nodes) >= len(self._topology.nodes)):
+                    await changed.wait()
+                    changed.clear()
+        except TimeoutError:
+            raise LabError(f"the lab's API did not come up; see {self._paths.supervisor_log}") from None
+
+    # The nodes in the API
+
+    async def _register(self, client: LabClient) -> None:
+        """Make the nodes and what belongs to them known."""
+        for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            with contextlib.suppress(AlreadyExists):
+                await client.create(resources.NAMESPACES, body)
+        for node in self._topology.nodes:
+            with contextlib.suppress(AlreadyExists):
+                await client.create(NODES, _node_body(node))
+            await self._post_status(client, node)
+            with contextlib.suppress(AlreadyExists):
+                await client.create(LEASES, _lease_body(node), namespace="kube-node-lease")
+
+    async def _post_status(self, client: LabClient, node: Node) -> None:
+        await client.patch(NODES, node.name, {"status": _node_status(node, self._topology)}, subresource="status")
+
+    async def _heartbeats(self, client: LabClient) -> None:
+        """Renew the lease of every node that has power."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            for name, kubelet in self._kubelets.items():
+                if kubelet.powered:
+                    await self._renew(client, name)
+
+    async def _renew(self, client: LabClient, node: str) -> None:
+        try:
+            patch = {"spec": {"renewTime": micro_timestamp()}}
+            await client.patch(LEASES, node, patch, namespace="kube-node-lease")
+        except KubeError as error:
+            log.warning("lease_not_renewed", node=node, error=str(error))
+
+    # What follows the Mirror
+
+    async def _look(self, mirror: Mirror) -> None:
+        changed = mirror.listen()
+        while True:
+            await changed.wait()
+            changed.clear()
+            if mirror.pods.synced:
+                for kubelet in self._kubelets.values():
+                    kubelet.look(mirror.pods.snapshot())
+
+    async def _write_rules(self, mirror: Mirror) -> None:
+        changed = mirror.listen()
+        while True:
+            await changed.wait()
+            changed.clear()
+            if mirror.services.synced and mirror.slices.synced:
+                powered = [name for name, kubelet in self._kubelets.items() if kubelet.powered]
+                await self._proxies.write(mirror.services.snapshot().values(), mirror.slices.snapshot().values(), powered)
+
+    # What the user asks for
+
+    def _answer(self, client: LabClient, mirror: Mirror) -> control.Answer:
+        async def answer(request: control.Request) -> dict[str, Any]:
+            match request.verb:
+                case "status":
+                    return self._status(mirror)
+                case "kill":
+                    return await self._kill(request.node)
+                case "restore":
+                    return await self._restore(request.node, client, mirror)
+                case "down":
+                    self._ended.set()
+                    return {}
+            raise LabError(f"the lab does not know the verb {request.verb!r}")
+
+        return answer
+
+    def _kubelet(self, name: str) -> Kubelet:
+        return self._kubelets[self._topology.node(name).name]
+
+    async def _kill(self, name: str) -> dict[str, Any]:
+        """Take a node's power: its cable first, so that nothing it would still say gets out."""
+        kubelet = self._kubelet(name)
+        if not kubelet.powered:
+            raise LabError(f"{name} has no power already")
+        loop = asyncio.get_running_loop()
+        await netns.unplug(self._topology, name)
+        unplugged = loop.time()
+        await kubelet.power_off()
+        log.info("node_killed", node=name)
+        return {"unplugged": unplugged, "dead": loop.time()}
+
+    async def _restore(self, name: str, client: LabClient, mirror: Mirror) -> dict[str, Any]:
+        """Give a node its power and cable back; it reports and starts its Pods."""
+        kubelet = self._kubelet(name)
+        if kubelet.powered:
+            raise LabError(f"{name} has power; python -m lab kill {name} takes it")
+        await netns.plug(self._topology, name)
+        kubelet.power_on()
+        self._proxies.forget(name)
+        await self._post_status(client, self._topology.node(name))
+        await self._renew(client, name)
+        mirror.wake()
+        log.info("node_restored", node=name)
+        return {}
+
+    def _status(self, mirror: Mirror) -> dict[str, Any]:
+        pids = {key: names for kubelet in self._kubelets.values() for key, names in kubelet.pids().items()}
+        api = self._api.ready
+        nodes = mirror.nodes.snapshot()
+        return {
+            "lab_id": self._topology.lab_id,
+            "state": str(self._paths.root),
+            "kubeconfig": str(self._paths.kubeconfig),
+            "api": {"url": api.url if api else "", "pid": self._api.running.pid if self._api.running else None},
+            "network": str(self._topology.network),
+            "machines": {
+                machine.name: {"address": str(machine.ip), "mac": machine.mac, "netns": self._topology.netns(machine.name)}
+                for machine in self._topology.machines
+            },
+            "nodes": {
+                name: {
+                    "powered": kubelet.powered,
+                    "ready": any(node.metadata.name == name and node_is_ready(node) for node in nodes.values()),
+                }
+                for name, kubelet in self._kubelets.items()
+            },
+            "pods": [
+                {
+                    "namespace": pod.metadata.namespace,
+                    "name": pod.metadata.name,
+                    "node": pod.spec.node_name,
+                    "ip": pod.status.pod_ip,
+                    "phase": pod.status.phase,
+                    "ready": is_ready(pod),
+                    "pids": pids.get(pod.key, {}),
+                    "directory": str(self._paths.pods / pod.metadata.uid),
+                }
+                for pod in sorted(mirror.pods.snapshot().values(), key=lambda pod: pod.key)
+            ],
+            "services": [
+                {
+                    "namespace": service.metadata.namespace,
+                    "name": service.metadata.name,
+                    "type": service.spec.type,
+                    "cluster_ip": service.spec.cluster_ip,
+                    "addresses": [each.ip for each in service.status.load_balancer.ingress or ()],
+                }
+                for service in sorted(mirror.services.snapshot().values(), key=lambda service: service.key)
+            ],
+        }
+
+
+def _node_body(node: Node) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": node.name,
+            "labels": {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
+        },
+        "spec": {"podCIDR": str(node.pod_network), "podCIDRs": [str(node.pod_network)]},
+    }
+
+
+def _node_status(node: Node, plan: Topology) -> dict[str, Any]:
+    now = timestamp()
+
+    def condition(type_: str, status: str, reason: str, message: str) -> dict[str, str]:
+        return {
+            "type": type_,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+
+    return {
+        "addresses": [{"type": "InternalIP", "address": str(node.ip)}, {"type": "Hostname", "address": node.name}],
+        "conditions": [
+            condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            condition("NetworkUnavailable", "False", "RouteCreated", "the lab's routes are in place"),
+            condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ],
+        "capacity": {"cpu": "1", "memory": "1Gi", "pods": "110"},
+        "allocatable": {"cpu": "1", "memory": "1Gi", "pods": "110"},
+        "nodeInfo": {
+            "machineID": plan.lab_id,
+            "systemUUID": f"{plan.lab_id}-{node.name}",
+            "bootID": plan.lab_id,
+            "kernelVersion": "",
+            "osImage": "metallb-py lab",
+            "containerRuntimeVersion": "lab://1",
+            "kubeletVersion": "v1.31.0",
+            "kubeProxyVersion": "v1.31.0",
+            "operatingSystem": "linux",
+            "architecture": "amd64",
+        },
+    }
+
+
+def _lease_body(node: Node) -> dict[str, Any]:
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": node.name, "namespace": "kube-node-lease"},
+        "spec": {"holderIdentity": node.name, "leaseDurationSeconds": 40, "renewTime": micro_timestamp()},
+    }
+
+
+def clear(paths: Paths, identity: str) -> None:
+    """Remove everything a lab leaves on this machine but its logs. Its processes must have ended. Can be repeated."""
+    netns.tear_down(identity)
+    for directory in (paths.api, paths.pods):
+        shutil.rmtree(directory, ignore_errors=True)
+    for file in (paths.state, paths.root / "control.sock"):
+        file.unlink(missing_ok=True)
+
+
+def plan_of(paths: Paths, state: State) -> Topology:
+    """The topology that a running lab said it has."""
+    return topology.plan(topology.lab_id(paths.root), nodes=state.nodes, network=IPv4Network(state.network))
