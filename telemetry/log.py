@@ -34,7 +34,7 @@ LEVELS: Final[Mapping[str, int]] = {
 
 _NAMES: Final = {"warning": "warn", "critical": "error", "exception": "error"}
 _SECRET: Final = re.compile(
-    r"passw(or)?d$|secret(_?key|_?data)?$|token$|authorization$|private_?key$|client_?key", re.IGNORECASE
+    r"(passw(or)?d|secret([_-]?(key|data))?|token|authorization|(private|client)[_-]?key([_-]?data)?)$", re.IGNORECASE
 )
 _BEARER: Final = re.compile(r"\b(bearer|basic)\s+[^\s\"']+", re.IGNORECASE)
 BLANK: Final = "(blanked)"
@@ -106,16 +106,20 @@ class _Sink:
         )
 
     def write(self, line: bytes) -> None:
-        if not self._silent:
+        if self._silent:
+            return
+        try:
             self._stream.write(line + b"\n")
             self._stream.flush()
+        except (OSError, ValueError):
+            self._silent = True  # Whoever read us is gone; what this process is for goes on.
 
     debug = info = warning = error = critical = exception = write
 
 
 def blanked(key: str, value: object) -> object:
     """The value, without secrets: those whose name says so, inside of mappings and lists too, and bearer tokens in texts."""
-    if _SECRET.search(key) and value not in {"", None}:
+    if _SECRET.search(key) and value not in ("", None):
         return BLANK
     if isinstance(value, str):
         return _BEARER.sub(BLANK, value)

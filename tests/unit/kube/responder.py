@@ -118,7 +118,10 @@ async def connected(url: str, authorization: str | None = None) -> AsyncIterator
 
 
 def service(name: str, version: int, **spec: object) -> dict[str, object]:
-    return {"metadata": {"name": name, "namespace": "default", "uid": f"u-{name}", "resourceVersion": str(version)}, "spec": spec}
+    return {
+        "metadata": {"name": name, "namespace": "default", "uid": f"u-{name}", "resourceVersion": str(version)},
+        "spec": spec,
+    }
 
 
 def listing(version: int, *items: dict[str, object], more: str = "") -> dict[str, object]:
