@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 SUBCOMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "explain": ("cli.explain", "say why a Service has its address (or none), and who announces it"),
     "generate": ("cli.generate", "write the files that are made from the sources"),
 }
 """Name → module with run(argv) -> int, and one line of help. Loaded only when asked for, to keep start-up short."""

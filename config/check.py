@@ -23,6 +23,8 @@ JSON_NAMES: Final[Mapping[type, str]] = {
     type(None): "null",
 }
 SHOWN_MAX: Final = 80
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+"""What an integer of the Kubernetes API can be, where the schema says nothing narrower."""
 
 
 def show(value: object) -> str:
@@ -67,8 +69,10 @@ def _scalar(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[Findin
     if "enum" in schema and value not in schema["enum"]:
         choices = ", ".join(map(str, schema["enum"]))
         yield Finding(path, "enum", f"unknown value {show(value)}", f"write one of {choices}", show(value))
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if (low is not None and value < low) or (high is not None and value > high):
+    if schema["type"] != "integer":
+        return
+    low, high = schema.get("minimum", INT64_MIN), schema.get("maximum", INT64_MAX)
+    if not low <= value <= high:
         yield Finding(path, "range", f"{value} is out of range", f"write a number from {low} to {high}", show(value))
 
 

@@ -174,8 +174,9 @@ def _understood(ref: ObjectRef, metadata: ObjectMeta, document: Mapping[str, Any
     if spec is None:
         return None, [Finding("spec", "required", "is required", "add spec")]
     found = list(findings(spec, schema, "spec"))
-    edition = _decoded(struct, _sound_members(spec, schema, found), found)
+    edition = _decoded(struct, _sound_members(spec, schema, found))
     if edition is None:
+        assert found, ref
         return None, found
     edition = msgspec.structs.replace(edition, metadata=metadata)
     found += pool_rules(edition) if isinstance(edition, IPAddressPool) else l2_advertisement_rules(edition)
@@ -190,13 +191,11 @@ def _sound_members(spec: object, schema: Mapping[str, Any], found: list[Finding]
     return {name: value for name, value in spec.items() if name not in unsound and name in schema["properties"]}
 
 
-def _decoded(struct: type[Configured], spec: Mapping[str, Any], found: list[Finding]) -> Configured | None:
-    """The struct, or None; what the schema did not see (numbers beyond 64 bits) is added to the findings."""
+def _decoded(struct: type[Configured], spec: Mapping[str, Any]) -> Configured | None:
+    """The struct; None if a required member was unsound."""
     try:
         return msgspec.convert({"spec": spec}, struct)
-    except msgspec.ValidationError as problem:
-        if not found:
-            found.append(Finding("spec", "type", str(problem), "write a value of the type that the field has", show(spec)))
+    except msgspec.ValidationError:
         return None
 
 

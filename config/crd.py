@@ -54,10 +54,10 @@ def _inline(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
     result: dict[str, Any] = {"type": schema.get("type", "string")}
     for key, value in schema.items():
         match key:
-            case "title" | "type" | "$defs" | "additionalProperties" if not isinstance(value, dict):
+            case "title" | "type" | "$defs":
                 pass
-            case "title" | "$defs":
-                pass
+            case "additionalProperties" if value is False:
+                pass  # A structural schema prunes what it does not know; config.check refuses it.
             case "required":
                 result |= {"required": list(value)} if value else {}
             case "default":

@@ -144,12 +144,12 @@ class Reconciler:
         document = self._stores.services.get(key)
         return None if document is None else observe.service(document)
 
-    def _moved_on(self, changed: Iterable[ObjectKey]) -> dict[ServiceKey, str]:
+    def _moved_on(self, changed: frozenset[ObjectKey]) -> dict[ServiceKey, str]:
         """Versions of Services with an unseen write that changed in nothing that matters."""
         moved: dict[ServiceKey, str] = {}
         for key in self.planner.unseen:
             document = self._stores.services.get(ObjectKey(key))
-            if document is not None and key not in changed:
+            if document is not None and ObjectKey(key) not in changed:
                 moved[key] = document.metadata.resource_version
         return moved
 
