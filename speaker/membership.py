@@ -1,0 +1,226 @@
+"""Take part in the gossip: who is a living speaker, and may this one announce yet.
+
+The reconcile loop reads `names` and `hold`; `dirty` is set when either changed. What to join and when is decided in joining.py;
+the detection of dead members is memberlist's. Every change of a member is logged with its monotonic time, so that a failover
+can be put on a timeline. With gossip disabled every Node counts as a speaker and nothing is held back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, assert_never
+
+from config.model import IPAddress, NodeName
+from memberlist import config as memberlist_config
+from memberlist import effects
+from memberlist.agent import Agent
+from memberlist.config import Config
+from memberlist.effects import MemberEvent
+from memberlist.errors import ConfigError
+from memberlist.keyring import Keyring, metallb_key
+from speaker.joining import Cause, Effect, Join, JoinEnded, Joining, MembersChanged, PodsListed, Released
+from speaker.settings import Gossip
+from telemetry.flags import FlagError
+
+JOIN_LIMIT_S = 3.0
+"""How long one Pod may take to answer an attempt to join."""
+BIND_RETRY_S = 2.0
+"""Pause before the gossip's port is tried again, for instance while the address of the node is not up yet."""
+
+
+class Log(Protocol):
+    """The part of a logger that is used here."""
+
+    def info(self, event: str, /, **facts: object) -> object:
+        """Log a change."""
+
+    def warning(self, event: str, /, **facts: object) -> object:
+        """Log something that an operator should see."""
+
+
+def agent_config(gossip: Gossip, me: NodeName) -> Config:
+    """The gossip's numbers: the preset for one site or several, changed by the file of overrides if there is one.
+
+    Raises:
+        FlagError: the overrides cannot be used.
+
+    """
+    preset = memberlist_config.wan if gossip.wan else memberlist_config.lan
+    try:
+        chosen = preset(me, gossip.bind_address, gossip.bind_port)
+        return chosen if gossip.overrides is None else memberlist_config.from_json(gossip.overrides, chosen)
+    except ConfigError as error:
+        raise FlagError(f"gossip: {error}") from error
+
+
+class Membership:
+    """This node's place in the gossip.
+
+    `others` gives the running speaker Pods but our own by address, or None before the API server has listed them. `wake` is
+    set by whoever changes what `others` gives.
+    """
+
+    def __init__(
+        self,
+        me: NodeName,
+        gossip: Gossip,
+        *,
+        others: Callable[[], Mapping[IPAddress, NodeName] | None],
+        wake: asyncio.Event,
+        dirty: asyncio.Event,
+        log: Log,
+    ) -> None:
+        self._others = others
+        self._wake = wake
+        self._dirty = dirty
+        self._log = log
+        self._me = me
+        self._config = agent_config(gossip, me)
+        if not gossip.secret:
+            log.warning("gossip_not_encrypted", remedy="give --ml-secret-key-path")
+        self._keyring = Keyring(metallb_key(gossip.secret)) if gossip.secret else None
+        self._agent: Agent | None = None
+        self._joining = Joining()
+        self._released = False
+        self._names: frozenset[NodeName] = frozenset({me})
+        self._fed_others: Mapping[IPAddress, NodeName] | None = None
+        self._fed_names: frozenset[NodeName] = frozenset()
+
+    @property
+    def names(self) -> frozenset[NodeName]:
+        """The members that are alive or suspected, this one included."""
+        return self._names
+
+    @property
+    def hold(self) -> str:
+        """Why nothing may be announced yet; empty when it may."""
+        if self._released:
+            return ""
+        return "the gossip has not started yet" if self._agent is None else self._joining.hold
+
+    def report(self) -> Mapping[str, object]:
+        """The gossip for /status."""
+        members = () if self._agent is None else self._agent.members()
+        return {
+            "hold": self.hold,
+            "members": [
+                {"name": one.name, "address": str(one.address), "state": one.state.name.lower(), "incarnation": one.incarnation}
+                for one in members
+            ],
+        }
+
+    async def run(self, caches_complete: asyncio.Event) -> None:
+        """Start once the caches are complete, since a member is a candidate in everybody's eyes; then join for ever.
+
+        If it fails and is run again, what is announced stays so, and the members that were known stand until it has joined anew.
+        """
+        await caches_complete.wait()
+        self._joining, self._fed_others, self._fed_names = Joining(), None, frozenset()
+        agent = await self._start()
+        self._wake.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(agent.run(), name="gossip agent")
+            while True:
+                self._feed(agent, group)
+                await self._rest()
+
+    async def leave(self, *, timeout_s: float) -> None:
+        """Tell the others that this member goes, then stop."""
+        if self._agent is not None:
+            self._log.info("gossip_leaving")
+            await self._agent.leave(timeout_s=timeout_s)
+            await self._agent.stop()
+
+    async def _start(self) -> Agent:
+        where = f"{self._config.bind_address}:{self._config.bind_port}"
+        while True:
+            agent = Agent(self._config, keyring=self._keyring, on_event=self._heard)
+            try:
+                await agent.start()
+            except OSError as error:
+                self._log.warning("gossip_cannot_bind", address=where, error=str(error), retry_s=BIND_RETRY_S)
+                await asyncio.sleep(BIND_RETRY_S)
+            else:
+                self._log.info("gossip_started", address=where, encrypted=self._keyring is not None)
+                self._agent = agent
+                return agent
+
+    async def _rest(self) -> None:
+        """Until something changed or the machine is due."""
+        at = self._joining.wake_at()
+        loop = asyncio.get_running_loop()
+        timer = None if at is None else loop.call_at(at, self._wake.set)
+        await self._wake.wait()
+        self._wake.clear()
+        if timer is not None:
+            timer.cancel()
+
+    def _feed(self, agent: Agent, group: asyncio.TaskGroup) -> None:
+        """Tell the machine what is new, and do what it says."""
+        now = asyncio.get_running_loop().time()
+        todo: list[Effect] = []
+        if self._names != self._fed_names:
+            self._fed_names = self._names
+            todo += self._joining.handle(MembersChanged(self._names), now)
+        others = self._others()
+        if others is not None and others != self._fed_others:
+            self._fed_others = others
+            self._log.info("speaker_pods_listed", others=sorted(others.values()))
+            todo += self._joining.handle(PodsListed(others), now)
+        self._perform([*todo, *self._joining.tick(now)], agent, group)
+
+    def _perform(self, todo: Sequence[Effect], agent: Agent, group: asyncio.TaskGroup) -> None:
+        for effect in todo:
+            match effect:
+                case Join():
+                    for seed in effect.seeds:
+                        group.create_task(self._ask(seed, agent, group), name=f"join {seed}")
+                case Released():
+                    say = self._log.warning if effect.cause is Cause.NOBODY_ANSWERED else self._log.info
+                    say("announcing_allowed", cause=effect.cause.value, detail=effect.detail)
+                    self._released = True
+                    self._recount()
+                    self._dirty.set()
+                case _:
+                    assert_never(effect)
+
+    async def _ask(self, seed: IPAddress, agent: Agent, group: asyncio.TaskGroup) -> None:
+        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=JOIN_LIMIT_S)
+        now = asyncio.get_running_loop().time()
+        self._recount()
+        if not answered:
+            self._log.info("join_unanswered", seed=str(seed))
+        self._fed_names = self._names
+        todo = self._joining.handle(MembersChanged(self._names), now)
+        self._perform([*todo, *self._joining.handle(JoinEnded(seed, answered=answered > 0), now)], agent, group)
+        self._wake.set()
+
+    def _heard(self, event: MemberEvent) -> None:
+        """Log what the gossip says; called by the agent, in order."""
+        match event:
+            case effects.Joined():
+                self._log.info("member_joined", node=event.member.name, address=str(event.member.address))
+            case effects.Suspected():
+                self._log.info("member_suspected", node=event.member.name, by=event.by)
+            case effects.Refuted():
+                self._log.info("member_refuted", node=event.member.name)
+            case effects.Left():
+                gone = "member_dead" if event.cause is effects.Cause.FAILED else "member_left"
+                self._log.info(gone, node=event.member.name, by=event.by)
+            case effects.Conflicted():
+                self._log.warning("member_name_claimed_twice", node=event.member.name, also_at=str(event.claimed))
+            case effects.Rejected():
+                self._log.warning("gossip_rejected", source=str(event.source), reason=event.reason)
+            case effects.Updated():
+                pass  # Metadata decides nothing yet.
+        self._recount()
+
+    def _recount(self) -> None:
+        if self._agent is None or (self._released and self._joining.hold):
+            return  # A gossip that was begun anew knows less than the one before, until it has joined.
+        names = frozenset({self._me, *(NodeName(one.name) for one in self._agent.members())})
+        if names != self._names:
+            self._names = names
+            self._dirty.set()
+            self._wake.set()

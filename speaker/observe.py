@@ -1,0 +1,277 @@
+"""Turn what the API server, the gossip and netlink say into a World, and say what changed.
+
+The one file of the speaker that reads Kubernetes objects into decisions: Service annotations, EndpointSlices, Node
+conditions. reconcile.py calls look() whenever something is dirty. Only what changed is read again. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+from types import MappingProxyType
+from typing import Any
+
+from config.compile import Compiled, compile_config
+from config.model import EMPTY, Config, IPAddress, NodeName, PoolName, ServiceKey
+from kube import objects
+from kube.objects import ObjectKey
+from kube.store import Store, generation
+from speaker.agenda import Changes
+from speaker.layer2 import interfaces
+from speaker.world import Cluster, Link, Node, Service, TrafficPolicy, World
+
+EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+SHARE_ANNOTATIONS = ("metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip")
+POOL_ANNOTATIONS = ("metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool")
+
+
+def service_fingerprint(view: objects.Service) -> object:
+    """What of a Service a speaker's decision reads."""
+    spec, annotations = view.spec, view.metadata.annotations or {}
+    return (
+        spec.type,
+        spec.load_balancer_class,
+        spec.external_traffic_policy,
+        view.status.load_balancer.ingress,
+        view.metadata.labels,
+        tuple(annotations.get(name) for name in (*SHARE_ANNOTATIONS, *POOL_ANNOTATIONS)),
+    )
+
+
+def slice_fingerprint(view: objects.EndpointSlice) -> object:
+    """What of an EndpointSlice a speaker's decision reads."""
+    return (_service_of_slice(view), view.endpoints)
+
+
+def node_fingerprint(view: objects.Node) -> object:
+    """What of a Node a speaker's decision reads; heartbeats do not count."""
+    return (view.metadata.labels, _network_unavailable(view))
+
+
+def namespace_fingerprint(view: objects.Namespace) -> object:
+    """What of a Namespace the configuration reads."""
+    return view.metadata.labels
+
+
+config_fingerprint = generation
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the reflectors keep, for observation."""
+
+    services: Store[objects.Service] = field(default_factory=Store)
+    slices: Store[objects.EndpointSlice] = field(default_factory=Store)
+    nodes: Store[objects.Node] = field(default_factory=Store)
+    namespaces: Store[objects.Namespace] = field(default_factory=Store)
+    pools: Store[objects.RawObject] = field(default_factory=Store)
+    advertisements: Store[objects.RawObject] = field(default_factory=Store)
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """The kinds that the API server has not listed yet."""
+        return tuple(name for name in self.__slots__ if not getattr(self, name).synced)
+
+
+class Observer:
+    """Keeps the last World and renews the parts whose sources changed."""
+
+    def __init__(
+        self, stores: Stores, me: NodeName, *, lb_class: str, honour_exclude_label: bool, excluded: re.Pattern[str] | None
+    ) -> None:
+        self._stores = stores
+        self._lb_class = lb_class
+        self._excluded = excluded
+        self._slices_of: dict[ServiceKey, set[ObjectKey]] = {}
+        self._service_of: dict[ObjectKey, ServiceKey] = {}
+        self._seen_links: Sequence[Link] | None = None
+        self.compiled: Compiled = Compiled(EMPTY, (), MappingProxyType({}))
+        self.world = World(me, Cluster(honour_exclude_label=honour_exclude_label))
+
+    def look(self, *, members: frozenset[NodeName] | None, hold: str, links: Sequence[Link]) -> Changes:
+        """Renew `world`; what changed. To be called only when no store is waited for."""
+        before = self.world
+        cluster = self._look_at_cluster(before.cluster, members)
+        services, sharers, changed = self._look_at_services(before)
+        considered = before.links
+        if links is not self._seen_links:
+            self._seen_links = links
+            considered = interfaces.considered(links, self._excluded)
+        own = hold != before.hold or considered != before.links
+        if cluster is before.cluster and not changed and not own:
+            return Changes()
+        self.world = World(before.me, cluster, services, sharers, considered, hold)
+        lost, everybody = _compare(before.cluster, cluster)
+        return Changes(changed, lost, everybody, own)
+
+    def _look_at_cluster(self, before: Cluster, members: frozenset[NodeName] | None) -> Cluster:
+        config, nodes = before.config, before.nodes
+        if self._stores.nodes.take_changed():
+            nodes = {NodeName(key): node_of(view) for key, view in self._stores.nodes.snapshot().items()}
+        sources = (self._stores.pools, self._stores.advertisements, self._stores.namespaces)
+        if any([store.take_changed() for store in sources]):  # noqa: C419 - every store is to be asked
+            config = self._compile()
+        if config == before.config and nodes == before.nodes and members == before.members:
+            return before
+        return Cluster(config, nodes, members, before.honour_exclude_label)
+
+    def _compile(self) -> Config:
+        documents: list[Mapping[str, Any]] = [
+            view.document for store in (self._stores.pools, self._stores.advertisements) for view in store.snapshot().values()
+        ]
+        namespaces = {view.metadata.name: view.metadata.labels or {} for view in self._stores.namespaces.snapshot().values()}
+        self.compiled = compile_config(documents, namespaces, self.compiled.valid)
+        return self.compiled.config
+
+    def _look_at_services(
+        self, before: World
+    ) -> tuple[Mapping[ServiceKey, Service], Mapping[IPAddress, tuple[ServiceKey, ...]], frozenset[ServiceKey]]:
+        touched = {ServiceKey(key) for key in self._stores.services.take_changed()} | self._index_slices()
+        if not touched:
+            return before.services, before.sharers, frozenset()
+        services, sharers = dict(before.services), dict(before.sharers)
+        changed: set[ServiceKey] = set()
+        for key in touched:
+            old, new = services.pop(key, None), self._service(key)
+            if new is not None:
+                services[key] = new
+            if new == old:
+                continue
+            changed.add(key)
+            for one in (old, new):
+                if one is not None and one.addresses:
+                    changed.update(sharers.get(one.addresses[0], ()))
+            _reindex(sharers, key, old, new)
+        return services, sharers, frozenset(changed)
+
+    def _index_slices(self) -> set[ServiceKey]:
+        """Follow the EndpointSlices that changed to their Services, old and new."""
+        touched: set[ServiceKey] = set()
+        for key in self._stores.slices.take_changed():
+            view = self._stores.slices.get(key)
+            old, new = self._service_of.pop(key, None), None if view is None else _service_of_slice(view)
+            if old is not None:
+                self._slices_of[old].discard(key)
+                touched.add(old)
+            if new is not None:
+                self._service_of[key] = new
+                self._slices_of.setdefault(new, set()).add(key)
+                touched.add(new)
+        for service in touched:
+            if not self._slices_of.get(service, True):
+                del self._slices_of[service]
+        return touched
+
+    def _service(self, key: ServiceKey) -> Service | None:
+        view = self._stores.services.get(ObjectKey(key))
+        if view is None:
+            return None
+        slices = (self._stores.slices.get(one) for one in sorted(self._slices_of.get(key, ())))
+        return service_of(view, [one for one in slices if one is not None], self._lb_class)
+
+
+def _reindex(
+    sharers: dict[IPAddress, tuple[ServiceKey, ...]], key: ServiceKey, old: Service | None, new: Service | None
+) -> None:
+    if old is not None and old.addresses:
+        rest = tuple(one for one in sharers[old.addresses[0]] if one != key)
+        if rest:
+            sharers[old.addresses[0]] = rest
+        else:
+            del sharers[old.addresses[0]]
+    if new is not None and new.addresses:
+        sharers[new.addresses[0]] = tuple(sorted((*sharers.get(new.addresses[0], ()), key)))
+
+
+def _compare(before: Cluster, after: Cluster) -> tuple[frozenset[NodeName], bool]:
+    """The nodes that were lost, and whether more changed than that."""
+    if after is before:
+        return frozenset(), False
+    lost_members = (before.members or frozenset()) - (after.members or frozenset())
+    lost_nodes = frozenset(before.nodes.keys() - after.nodes.keys())
+    remaining = {name: node for name, node in before.nodes.items() if name not in lost_nodes}
+    only_losses = (
+        before.config == after.config
+        and remaining == after.nodes
+        and (before.members is None) == (after.members is None)
+        and (after.members or frozenset()) <= (before.members or frozenset())
+    )
+    return lost_members | lost_nodes, not only_losses
+
+
+def service_of(view: objects.Service, slices: Iterable[objects.EndpointSlice], lb_class: str) -> Service | None:
+    """The Service as decisions see it; None if it is not of type LoadBalancer or of another load balancer class."""
+    if view.spec.type != "LoadBalancer" or view.spec.load_balancer_class != lb_class:
+        return None
+    addresses, unreadable = _addresses(view.status.load_balancer.ingress or ())
+    annotations = view.metadata.annotations or {}
+    usable = [one for part in slices for one in part.endpoints or () if _usable(one)]
+    local = view.spec.external_traffic_policy == TrafficPolicy.LOCAL
+    pool = next((annotations[name] for name in POOL_ANNOTATIONS if annotations.get(name)), None)
+    return Service(
+        key=ServiceKey(view.key),
+        addresses=addresses,
+        policy=TrafficPolicy.LOCAL if local else TrafficPolicy.CLUSTER,
+        labels=MappingProxyType(view.metadata.labels or {}),
+        ready=bool(usable),
+        ready_nodes=frozenset(NodeName(one.node_name) for one in usable if one.node_name),
+        may_share=any(name in annotations for name in SHARE_ANNOTATIONS),
+        unreadable=unreadable,
+        allocated_from=None if pool is None else PoolName(pool),
+    )
+
+
+def _addresses(ingress: Iterable[objects.LoadBalancerIngress]) -> tuple[tuple[IPAddress, ...], str]:
+    """The addresses of a status; if one is none, its text. An IPv4-mapped address is the IPv4 address."""
+    found: list[IPAddress] = []
+    for one in ingress:
+        try:
+            address = ip_address(one.ip)
+        except ValueError:
+            return (), one.ip or one.hostname or "an empty entry"
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        found.append(mapped or address)
+    return tuple(found), ""
+
+
+def _usable(endpoint: objects.Endpoint) -> bool:
+    """Ready (or not said), or serving, which an endpoint may still be while it terminates."""
+    conditions = endpoint.conditions
+    return conditions.ready is not False or conditions.serving is True
+
+
+def _service_of_slice(view: objects.EndpointSlice) -> ServiceKey | None:
+    name = (view.metadata.labels or {}).get(SERVICE_NAME_LABEL)
+    return ServiceKey(f"{view.metadata.namespace}/{name}") if name else None
+
+
+def node_of(view: objects.Node) -> Node:
+    """The Node as decisions see it."""
+    labels = view.metadata.labels or {}
+    return Node(NodeName(view.metadata.name), MappingProxyType(labels), _network_unavailable(view), EXCLUDE_LABEL in labels)
+
+
+def _network_unavailable(view: objects.Node) -> bool:
+    return any(one.type == "NetworkUnavailable" and one.status == "True" for one in view.status.conditions or ())
+
+
+def pod_fingerprint(view: objects.Pod) -> object:
+    """What of a speaker Pod the joining reads."""
+    return (view.status.phase, view.status.pod_ip, view.spec.node_name)
+
+
+def other_speakers(pods: Store[objects.Pod], me: NodeName) -> Mapping[IPAddress, NodeName] | None:
+    """The running speaker Pods on other nodes, by address; None before the API server has listed them."""
+    if not pods.synced:
+        return None
+    found: dict[IPAddress, NodeName] = {}
+    for view in pods.snapshot().values():
+        if view.status.phase != "Running" or view.spec.node_name in {me, ""}:
+            continue
+        try:
+            found[ip_address(view.status.pod_ip)] = NodeName(view.spec.node_name)
+        except ValueError:
+            continue  # It has no address yet.
+    return found

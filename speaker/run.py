@@ -1,0 +1,225 @@
+"""Put a speaker together, run it, and end it in good order.
+
+main() calls run() once. Here, and nowhere else, are all parts named together; every part runs as a supervised task. On SIGTERM
+the speaker tells the gossip that it goes, answers ARP meanwhile, then closes its sockets: others take over at once instead
+of finding out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from config.kinds.service_l2_status import LABEL_NODE
+from kube import resources
+from kube.auth import Credentials
+from kube.client import KubeClient
+from kube.events import EventRecorder
+from kube.informer import Reflector
+from kube.objects import Pod, RawObject
+from kube.resources import Resource
+from kube.reviews import Reviewer
+from kube.store import Fingerprint, Store
+from speaker import observe
+from speaker.layer2.engine import Engine
+from speaker.layer2.links import LinkWatch
+from speaker.membership import Membership
+from speaker.metrics import Metrics
+from speaker.observe import Observer, Stores
+from speaker.reconcile import Reconciler, Surroundings
+from speaker.settings import Settings
+from speaker.status import Reporter, status_fingerprint
+from telemetry.log import get_logger
+from telemetry.server import Listeners, TelemetryServer
+from telemetry.tasks import restart_counter, supervise
+
+LEAVE_LIMIT_S = 1.0
+"""How long the news that this member goes may take to spread; MetalLB allows the same."""
+
+
+async def run(settings: Settings, credentials: Credentials, namespace: str) -> None:
+    """Be a speaker until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = await KubeClient.connect(credentials)
+    try:
+        speaker = Speaker(settings, client, namespace)
+        async with asyncio.TaskGroup() as group:
+            tasks = speaker.start(group)
+            await stop.wait()
+            await speaker.leave()
+            for task in tasks:
+                task.cancel()
+    finally:
+        await client.close()
+
+
+class Speaker:
+    """All parts of one speaker, connected."""
+
+    def __init__(self, settings: Settings, client: KubeClient, namespace: str) -> None:
+        me, log = settings.node_name, get_logger("speaker")
+        self._log = log
+        self._settings = settings
+        self._client = client
+        self._namespace = namespace
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry, me)
+        self._dirty = asyncio.Event()
+        self._stores = Stores()
+        self._pods: Store[Pod] = Store()
+        self._pods_changed = asyncio.Event()
+        self._statuses: Store[RawObject] = Store()
+        self._links = LinkWatch(self._dirty, log)
+        self._engine = Engine(self._metrics, log)
+        self._recorder = EventRecorder(client, "metallb-speaker", me)
+        self._membership = self._member()
+        self._reporter = Reporter(
+            client,
+            self._recorder,
+            self._statuses,
+            self._stores.services,
+            me=me,
+            namespace=namespace,
+            pod_name=settings.pod_name,
+            metrics=self._metrics,
+            log=log,
+        )
+        member = self._membership
+        self._reconciler = Reconciler(
+            self._stores,
+            Observer(
+                self._stores,
+                me,
+                lb_class=settings.lb_class,
+                honour_exclude_label=settings.honour_exclude_label,
+                excluded=settings.excluded,
+            ),
+            Surroundings(
+                members=lambda: None if member is None else member.names,
+                hold=lambda: "" if member is None else member.hold,
+                links=lambda: self._links.links,
+                links_known=lambda: self._links.synced,
+            ),
+            self._engine,
+            self._reporter,
+            self._metrics,
+            dirty=self._dirty,
+            log=log,
+        )
+        self._server = TelemetryServer(
+            Listeners(
+                metrics_port=settings.port,
+                health_port=settings.health_port,
+                health_address="127.0.0.1",
+                socket_path=settings.status_socket,
+                cert_dir=settings.metrics_cert_dir,
+                tls=settings.tls,
+            ),
+            registry=self._registry,
+            status=self.report,
+            authorize=Reviewer(client).authorize,
+        )
+
+    def _member(self) -> Membership | None:
+        settings = self._settings
+        if settings.gossip is None:
+            self._log.info("gossip_disabled", consequence="every Node counts as having a speaker")
+            return None
+        return Membership(
+            settings.node_name,
+            settings.gossip,
+            others=lambda: observe.other_speakers(self._pods, settings.node_name),
+            wake=self._pods_changed,
+            dirty=self._dirty,
+            log=self._log,
+        )
+
+    def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start every part; the tasks, to be cancelled at the end."""
+        parts: dict[str, Callable[[], Any]] = {
+            "links": self._links.run,
+            "reconcile": self._reconciler.run,
+            "events": self._recorder.run,
+            "status": self._reporter.run,
+            "telemetry": self._server.run,
+        }
+        for reflector_name, reflector in self._reflectors().items():
+            parts[reflector_name] = reflector.run
+        if self._membership is not None:
+            parts["gossip"] = functools.partial(self._membership.run, self._reconciler.caches_complete)
+        restarts = restart_counter(self._registry)
+        return [supervise(group, name, part, restarts=restarts) for name, part in parts.items()]
+
+    def _reflectors(self) -> Mapping[str, Reflector[Any]]:
+        stores, own = self._stores, self._namespace
+        watch = self._reflector
+        watches = {
+            "services": watch(resources.SERVICES, stores.services, observe.service_fingerprint),
+            "endpointslices": watch(resources.ENDPOINT_SLICES, stores.slices, observe.slice_fingerprint),
+            "nodes": watch(resources.NODES, stores.nodes, observe.node_fingerprint),
+            "namespaces": watch(resources.NAMESPACES, stores.namespaces, observe.namespace_fingerprint),
+            "ipaddresspools": watch(resources.IP_ADDRESS_POOLS, stores.pools, observe.config_fingerprint, namespace=own),
+            "l2advertisements": watch(
+                resources.L2_ADVERTISEMENTS, stores.advertisements, observe.config_fingerprint, namespace=own
+            ),
+            "servicel2statuses": watch(
+                resources.SERVICE_L2_STATUSES,
+                self._statuses,
+                status_fingerprint,
+                namespace=own,
+                labels=f"{LABEL_NODE}={self._settings.node_name}",
+                dirty=self._reporter.wake,
+            ),
+        }
+        if self._settings.gossip is not None:
+            watches["pods"] = watch(
+                resources.PODS,
+                self._pods,
+                observe.pod_fingerprint,
+                namespace=own,
+                labels=self._settings.gossip.labels,
+                dirty=self._pods_changed,
+            )
+        return watches
+
+    def _reflector(
+        self,
+        resource: Resource[Any],
+        store: Store[Any],
+        fingerprint: Fingerprint[Any],
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        dirty: asyncio.Event | None = None,
+    ) -> Reflector[Any]:
+        return Reflector(
+            self._client,
+            resource,
+            store,
+            dirty=dirty or self._dirty,
+            fingerprint=fingerprint,
+            namespace=namespace,
+            label_selector=labels,
+            log=self._log,
+        )
+
+    async def leave(self) -> None:
+        """Hand over: tell the gossip, answering meanwhile, then fall silent."""
+        self._log.info("speaker_stopping")
+        if self._membership is not None:
+            await self._membership.leave(timeout_s=LEAVE_LIMIT_S)
+        self._engine.close()
+
+    def report(self) -> Mapping[str, Any]:
+        """What /status shows."""
+        member = self._membership
+        gossip: Mapping[str, Any] = {"hold": "", "members": None} if member is None else member.report()
+        return {"component": "speaker", "node": self._settings.node_name, "gossip": gossip, **self._reconciler.report()}
