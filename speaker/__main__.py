@@ -23,9 +23,6 @@ def main() -> int:
     try:
         settings = speaker_settings.read(sys.argv[1:], os.environ)
         credentials = Credentials.from_environment()
-        namespace = settings.namespace or credentials.namespace()
-        if not namespace:
-            raise FlagError("the speaker's namespace is not known: give --namespace or METALLB_NAMESPACE")
     except HelpAsked:
         sys.stdout.write(usage(PROGRAM, speaker_settings.FLAGS))
         return 0
@@ -33,6 +30,9 @@ def main() -> int:
         refuse(PROGRAM, error)
     except CredentialsError as error:
         refuse(PROGRAM, FlagError(str(error)))
+    namespace = settings.namespace or credentials.namespace()
+    if not namespace:
+        refuse(PROGRAM, FlagError("the speaker's namespace is not known: give --namespace or METALLB_NAMESPACE"))
     configure(settings.log_level, component=PROGRAM)
     log = get_logger(PROGRAM)
     log.info("speaker_started", node=settings.node_name, namespace=namespace, server=credentials.access.server)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from config.model import IPAddress, NodeName
 from memberlist import config as memberlist_config
@@ -20,6 +20,7 @@ from memberlist.effects import MemberEvent
 from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring, metallb_key
 from speaker.joining import Cause, Effect, Join, JoinEnded, Joining, MembersChanged, PodsListed, Released
+from speaker.log import Log
 from speaker.settings import Gossip
 from telemetry.flags import FlagError
 
@@ -27,16 +28,6 @@ JOIN_LIMIT_S = 3.0
 """How long one Pod may take to answer an attempt to join."""
 BIND_RETRY_S = 2.0
 """Pause before the gossip's port is tried again, for instance while the address of the node is not up yet."""
-
-
-class Log(Protocol):
-    """The part of a logger that is used here."""
-
-    def info(self, event: str, /, **facts: object) -> object:
-        """Log a change."""
-
-    def warning(self, event: str, /, **facts: object) -> object:
-        """Log something that an operator should see."""
 
 
 def agent_config(gossip: Gossip, me: NodeName) -> Config:

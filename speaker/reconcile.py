@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import Any, Protocol
+from typing import Any
 
 from config.model import InterfaceName, NodeName, ServiceKey
 from config.problem import Severity
@@ -19,25 +19,13 @@ from speaker import eligibility
 from speaker.agenda import Agenda
 from speaker.layer2 import interfaces
 from speaker.layer2.engine import Engine
+from speaker.log import Log
 from speaker.metrics import Metrics
 from speaker.observe import Observer, Stores
 from speaker.plan import Decision, Plan, decide
 from speaker.reason import Reason
 from speaker.status import Reporter
 from speaker.world import Link
-
-
-class Log(Protocol):
-    """The part of a logger that is used here."""
-
-    def info(self, event: str, /, **facts: object) -> object:
-        """Log a change."""
-
-    def warning(self, event: str, /, **facts: object) -> object:
-        """Log something that an operator should see."""
-
-    def error(self, event: str, /, **facts: object) -> object:
-        """Log a failure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from config.kinds.service_l2_status import LABEL_NODE, LABEL_SERVICE_NAME, LABEL_SERVICE_NAMESPACE
 from config.model import InterfaceName, NodeName, ServiceKey
@@ -22,6 +22,7 @@ from kube.events import EventRecorder
 from kube.objects import ObjectKey, ObjectReference, RawObject
 from kube.resources import PODS, SERVICE_L2_STATUSES
 from kube.store import Store
+from speaker.log import Log
 from speaker.metrics import Metrics
 from speaker.plan import Announce, Decision
 from speaker.reason import Reason
@@ -29,16 +30,6 @@ from speaker.reason import Reason
 RETRY_S = 1.0
 """Pause before a write that failed is tried again."""
 FIELD_MANAGER = "metallb-speaker"
-
-
-class Log(Protocol):
-    """The part of a logger that is used here."""
-
-    def info(self, event: str, /, **facts: object) -> object:
-        """Log a change."""
-
-    def warning(self, event: str, /, **facts: object) -> object:
-        """Log something that an operator should see."""
 
 
 def status_fingerprint(view: RawObject) -> object:

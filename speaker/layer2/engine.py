@@ -16,20 +16,8 @@ from config.model import InterfaceName
 from speaker.layer2 import arp, interfaces
 from speaker.layer2.responder import Face, Faces, Form, Heard, Own, Responder, SendFrame
 from speaker.layer2.sockets import ArpSocket
+from speaker.log import Log
 from speaker.world import Link
-
-
-class Log(Protocol):
-    """The part of a logger that is used here."""
-
-    def info(self, event: str, **facts: object) -> object:
-        """Log a change."""
-
-    def warning(self, event: str, **facts: object) -> object:
-        """Log something that an operator should see."""
-
-    def debug(self, event: str, **facts: object) -> object:
-        """Log a detail."""
 
 
 class Counters(Protocol):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 
 from config.model import InterfaceName
+from speaker.log import Log
 from speaker.world import Link
 
 # Interface flags of linux/if.h.
@@ -25,13 +26,6 @@ IFF_LOWER_UP = 0x10000
 
 RETRY_S = 1.0
 """Pause before netlink is opened again after it failed."""
-
-
-class Log(Protocol):
-    """The part of a logger that is used here."""
-
-    def warning(self, event: str, **facts: object) -> object:
-        """Log something that an operator should see."""
 
 
 def read_link(message: Mapping[str, Any]) -> Link:
