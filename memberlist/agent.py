@@ -130,6 +130,10 @@ class Agent:
         """Return how many packets were dropped, by kind of error."""
         return dict(self._core.rejections) if self._core is not None else {}
 
+    def probes_answered(self) -> int:
+        """Return how many probes of this member were answered since it started."""
+        return self._core.probes_answered if self._core is not None else 0
+
     async def join(self, seeds: Sequence[tuple[str, int]], *, timeout_s: float = 10.0) -> int:
         """Exchange member tables with every seed, all at once; return how many answered.
 

@@ -75,6 +75,11 @@ class Core:
         self._reported: dict[str, float] = {}
         self.rejections: Counter[str] = Counter()  # by kind of error
 
+    @property
+    def probes_answered(self) -> int:
+        """How many probes of this member were answered since it started."""
+        return self._prober.answered
+
     def start(self, now: float) -> list[Effect]:
         """Start the periodic activities, each at a random phase; say nothing until there is somebody to hear it."""
         self.members.own.since = now

@@ -143,6 +143,7 @@ class Prober:
         self._round: Round | None = None
         self._relays: dict[int, Relay] = {}
         self._next_at: float | None = None
+        self.answered = 0
 
     def start(self, now: float) -> None:
         """Start probing at a random phase, so that members started together do not probe together."""
@@ -217,10 +218,15 @@ class Prober:
             effects.append(PingByStream(target.endpoint, ping, current.deadline))
         return effects
 
+    def _succeed(self) -> None:
+        self._round = None
+        self.answered += 1
+        self._awareness.adjust(-1)
+
     def _end(self, current: Round, now: float) -> list[ProbeEffect]:
         self._round = None
         if current.stream is StreamOutcome.ANSWERED:
-            self._awareness.adjust(-1)
+            self._succeed()
             return []
         self._awareness.adjust(current.nacks_expected - current.nacks if current.nacks_expected else 1)
         target = self._members.get(current.target)
@@ -260,8 +266,7 @@ class Prober:
     def acked(self, sequence: int) -> list[ProbeEffect]:
         """Take an ack by its number: it ends the round, or is passed on to whom it was asked for."""
         if self._round is not None and self._round.sequence == sequence:
-            self._round = None
-            self._awareness.adjust(-1)
+            self._succeed()
             return []
         relay = self._relays.pop(sequence, None)
         return [] if relay is None else [Transmit(relay.requester, (Ack(relay.sequence),))]
