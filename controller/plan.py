@@ -13,7 +13,7 @@ Called by controller.reconcile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
@@ -76,7 +76,7 @@ class Decision:
 class Change:
     """What is new. None in `services` means that it is gone; no `config` means that it is as before."""
 
-    services: Mapping[ServiceKey, Service | None] = MappingProxyType({})
+    services: Mapping[ServiceKey, Service | None] = field(default_factory=lambda: MappingProxyType({}))
     config: Config | None = None
 
 

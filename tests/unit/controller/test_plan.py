@@ -1,0 +1,521 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from config.model import Config, ServiceKey
+from controller.plan import Change, Decision, Notice, Outcome, Planner, Write, plan
+from controller.reason import Reason
+from controller.world import FamilyPolicy, Recorded, Service
+from tests.builders import a_config, a_pool, a_service, a_world, addresses
+
+POOL = a_config(a_pool("default", "10.0.0.0/30"))
+DUAL = a_config(a_pool("default", "10.0.0.0/30,fc00::/126"))
+TWO_IPS = "10.96.0.1 fd00::1"
+
+
+def planner(*services: Service, config: Config = POOL, lb_class: str = "") -> Planner:
+    made = Planner(lb_class)
+    made.handle(Change(services={service.key: service for service in services}, config=config))
+    made.check_invariants()
+    return made
+
+
+def change(made: Planner, *services: Service, gone: str = "", config: Config | None = None) -> Mapping[str, Decision]:
+    keys: dict[ServiceKey, Service | None] = {service.key: service for service in services}
+    keys |= {ServiceKey(f"default/{name}"): None for name in gone.split()}
+    decisions = made.handle(Change(services=keys, config=config))
+    made.check_invariants()
+    return {decision.service.partition("/")[2]: decision for decision in decisions}
+
+
+def decided(service: Service, config: Config = POOL, lb_class: str = "") -> Decision:
+    made = planner(service, config=config, lb_class=lb_class)
+    return made.decisions[service.key]
+
+
+def ips(decision: Decision) -> str:
+    return " ".join(map(str, decision.recorded.addresses))
+
+
+def seen(made: Planner, name: str, version: str = "2") -> Service:
+    """The Service as the API server shows it once what was decided about it is written."""
+    service = made.services[ServiceKey(f"default/{name}")]
+    return replace(service, recorded=made.decisions[service.key].recorded, version=version)
+
+
+class TestAssigning:
+    def test_a_new_service_gets_the_first_address_of_the_pool(self) -> None:
+        decision = decided(a_service())
+        assert (decision.outcome, decision.reason) == (Outcome.ASSIGNED, Reason.ASSIGNED)
+        assert decision.recorded == Recorded(addresses("10.0.0.0"), POOL.pools[next(iter(POOL.pools))].name)
+        assert decision.achieved == (Notice("Normal", "IPAllocated", 'Assigned IP ["10.0.0.0"]'),)
+
+    def test_waiting_services_are_served_oldest_first(self) -> None:
+        made = planner(
+            a_service("late", created=3), a_service("early", created=1), a_service("b", created=2), a_service("a", created=2)
+        )
+        assert {key: ips(one) for key, one in made.decisions.items()} == {
+            "default/early": "10.0.0.0",
+            "default/a": "10.0.0.1",
+            "default/b": "10.0.0.2",
+            "default/late": "10.0.0.3",
+        }
+
+    def test_requests_for_address_and_pool_are_honoured(self) -> None:
+        config = a_config(a_pool("default", "10.0.0.0/30"), a_pool("other", "10.9.0.0/24"))
+        assert ips(decided(a_service(wants="10.0.0.2"), config)) == "10.0.0.2"
+        assert ips(decided(a_service(wants_pool="other"), config)) == "10.9.0.0"
+
+    def test_each_deprecated_annotation_is_named_once_an_address_is_written(self) -> None:
+        decision = decided(a_service(deprecated=("metallb.universe.tf/address-pool",)))
+        assert [notice.reason for notice in decision.achieved] == ["IPAllocated", "deprecatedAnnotation"]
+        assert "metallb.universe.tf/address-pool" in decision.achieved[1].note
+
+    def test_before_the_first_configuration_nothing_is_decided(self) -> None:
+        made = Planner()
+        assert made.handle(Change(services={ServiceKey("default/web"): a_service()})) == []
+        assert ips(made.handle(Change(config=POOL))[0]) == "10.0.0.0"
+
+
+class TestKeeping:
+    def test_an_address_in_the_status_is_kept_and_nothing_has_to_be_written(self) -> None:
+        made = planner(a_service(holds="10.0.0.3", pool="default"))
+        decision = made.decisions[ServiceKey("default/web")]
+        assert (decision.outcome, ips(decision)) == (Outcome.KEPT, "10.0.0.3")
+        assert made.pending(ServiceKey("default/web")) is None
+
+    def test_holders_are_settled_before_anybody_else_is_served(self) -> None:
+        made = planner(a_service("old", created=1), a_service("holder", created=9, holds="10.0.0.0", pool="default"))
+        assert ips(made.decisions[ServiceKey("default/holder")]) == "10.0.0.0"
+        assert ips(made.decisions[ServiceKey("default/old")]) == "10.0.0.1"
+
+    def test_a_free_address_written_by_hand_is_adopted_without_an_event(self) -> None:
+        decision = decided(a_service(holds="10.0.0.2"))
+        assert (decision.outcome, decision.recorded.pool, decision.achieved) == (Outcome.KEPT, "default", ())
+
+    def test_a_status_with_more_than_addresses_in_mode_vip_is_rewritten(self) -> None:
+        made = planner(a_service(holds="10.0.0.2", pool="default", plain=False))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded(addresses("10.0.0.2"), write.before.pool)
+
+    def test_of_two_with_one_address_the_older_keeps_it_and_the_other_is_told(self) -> None:
+        made = planner(
+            a_service("young", created=2, holds="10.0.0.0", pool="default"),
+            a_service("old", created=1, holds="10.0.0.0", pool="default"),
+        )
+        assert ips(made.decisions[ServiceKey("default/old")]) == "10.0.0.0"
+        young = made.decisions[ServiceKey("default/young")]
+        assert (young.outcome, ips(young)) == (Outcome.ASSIGNED, "10.0.0.1")
+        (notice,) = young.happened
+        assert (notice.type, notice.reason) == ("Normal", "ClearAssignment")
+        assert "address also in use by default/old" in notice.note
+
+    def test_a_pool_renamed_keeps_the_addresses_under_the_new_name(self) -> None:
+        made = planner(a_service(holds="10.0.0.1", pool="default"))
+        decision = change(made, config=a_config(a_pool("new", "10.0.0.0/24")))["web"]
+        assert (decision.outcome, ips(decision), decision.recorded.pool) == (Outcome.KEPT, "10.0.0.1", "new")
+        assert made.pending(ServiceKey("default/web")) is not None
+
+    def test_a_second_pool_moves_nobody(self) -> None:
+        made = planner(a_service(holds="10.0.0.1", pool="default"))
+        decision = change(made, config=a_config(a_pool("default", "10.0.0.0/30"), a_pool("a", "10.9.0.0/24")))["web"]
+        assert (decision.outcome, ips(decision)) == (Outcome.KEPT, "10.0.0.1")
+
+    def test_turning_auto_assign_off_evicts_nobody(self) -> None:
+        made = planner(a_service(holds="10.0.0.1", pool="default"))
+        decision = change(made, config=a_config(a_pool("default", "10.0.0.0/30", auto_assign=False)))["web"]
+        assert decision.outcome is Outcome.KEPT
+
+
+class TestLosing:
+    @pytest.mark.parametrize(
+        ("config", "cause"),
+        [
+            (a_config(a_pool("default", "10.0.0.8/29")), "no pool contains 10.0.0.0"),
+            (a_config(a_pool("default", "10.0.0.0/29", avoid_buggy_ips=True)), "avoids addresses"),
+            (a_config(a_pool("default", "10.0.0.0/29", namespaces=["x"]), a_pool("b", "10.0.0.8/29")), "is not for namespace"),
+        ],
+    )
+    def test_an_address_the_configuration_forbids_is_replaced(self, config: Config, cause: str) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default"))
+        decision = change(made, config=config)["web"]
+        assert decision.outcome is Outcome.ASSIGNED
+        assert ips(decision) != "10.0.0.0"
+        (notice,) = decision.happened
+        assert notice.reason == "ClearAssignment"
+        assert 'current IP of "default/web" not allowed by config, will try another' in notice.note
+        assert cause in notice.note
+
+    def test_without_any_pool_every_status_is_cleared_and_nothing_said(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default"))
+        decision = change(made, config=Config())["web"]
+        assert (decision.outcome, decision.reason, ips(decision)) == (Outcome.REFUSED, Reason.NO_POOLS, "")
+        assert (decision.happened, decision.complaint) == ((), None)
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded()
+
+    def test_a_service_that_is_no_load_balancer_any_more_releases_its_address(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default"), a_service("next", created=5, wants="10.0.0.0"))
+        made_decisions = change(made, a_service(holds="", pool="default", load_balancer=False, version="2"))
+        assert (made_decisions["web"].outcome, made_decisions["web"].recorded) == (Outcome.RELEASED, Recorded())
+        assert ips(made_decisions["next"]) == "10.0.0.0"
+
+    def test_a_changed_request_moves_the_service(self) -> None:
+        config = a_config(a_pool("default", "10.0.0.0/30"), a_pool("other", "10.9.0.0/24"))
+        held = a_service(holds="10.0.0.0", pool="default")
+        assert ips(decided(replace(held, wanted_addresses=addresses("10.0.0.2")), config)) == "10.0.0.2"
+        moved = decided(replace(held, wanted_pool=config.pools[next(reversed(config.pools))].name), config)
+        assert (ips(moved), moved.happened) == ("10.9.0.0", ())
+
+    def test_a_request_that_cannot_be_met_costs_the_address_held(self) -> None:
+        decision = decided(a_service(holds="10.0.0.0", pool="default", wants="192.0.2.1"))
+        assert (decision.outcome, decision.reason, ips(decision)) == (Outcome.REFUSED, Reason.NOT_IN_A_POOL, "")
+        assert decision.complaint is not None
+        assert decision.complaint.reason == "AllocationFailed"
+
+    def test_a_request_that_cannot_be_read_costs_nothing_but_an_event(self) -> None:
+        decision = decided(a_service(holds="10.0.0.0", pool="default", problem="spec.loadBalancerIP: invalid IP 'x'"))
+        assert (decision.outcome, decision.reason, ips(decision)) == (Outcome.REFUSED, Reason.BAD_REQUEST, "10.0.0.0")
+        assert decision.complaint is not None
+        assert (decision.complaint.type, decision.complaint.reason) == ("Warning", "LoadBalancerFailed")
+
+    def test_a_recorded_address_of_the_wrong_family_is_replaced(self) -> None:
+        decision = decided(a_service(holds="fc00::1", pool="default"), DUAL)
+        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
+
+    def test_recorded_addresses_of_no_known_family_are_replaced_and_said(self) -> None:
+        decision = decided(a_service(holds="10.0.0.0 10.0.0.1 10.0.0.2", pool="default"))
+        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
+        assert decision.happened[0].reason == "nolbIPsIPFamily"
+
+    def test_a_status_with_only_a_host_name_is_replaced(self) -> None:
+        decision = decided(a_service(plain=False))
+        assert decision.outcome is Outcome.ASSIGNED
+
+
+class TestRefusing:
+    def test_an_exhausted_pool_is_said_with_its_name(self) -> None:
+        decision = decided(a_service(), a_config(a_pool("tiny", "10.0.0.0/31", avoid_buggy_ips=True, namespaces=["x"])))
+        assert decision.outcome is Outcome.REFUSED
+        assert decision.complaint == Notice(
+            "Warning",
+            "AllocationFailed",
+            'Failed to allocate IP for "default/web": no available IPs: pool "tiny" is not for namespace "default"',
+        )
+
+    def test_a_request_that_cannot_be_read_is_said(self) -> None:
+        decision = decided(a_service(problem="spec.loadBalancerIP: invalid IP 'x'"))
+        assert decision.complaint is not None
+        assert decision.complaint.note == "Failed to allocate IP for \"default/web\": spec.loadBalancerIP: invalid IP 'x'"
+
+    def test_a_service_without_a_cluster_ip_is_cleared_in_silence(self) -> None:
+        decision = decided(a_service(cluster_ips="", holds="10.0.0.0", pool="default"))
+        assert (decision.reason, decision.complaint, ips(decision)) == (Reason.NO_CLUSTER_IP, None, "")
+
+    def test_require_dual_stack_with_one_cluster_ip_is_said(self) -> None:
+        decision = decided(a_service(policy=FamilyPolicy.REQUIRE_DUAL, holds="10.0.0.0", pool="default"))
+        assert ips(decision) == ""
+        assert decision.complaint is not None
+        assert decision.complaint.reason == "not enough clusterips"
+
+    @pytest.mark.parametrize(("holds", "reason"), [("", "AllocationFailed"), ("10.0.0.0", "noclusterIPsIPFamily")])
+    def test_cluster_ips_of_no_known_family_are_said_and_nothing_is_cleared(self, holds: str, reason: str) -> None:
+        decision = decided(a_service(cluster_ips="10.96.0.1 10.96.0.2", holds=holds))
+        assert (decision.reason, ips(decision)) == (Reason.UNKNOWN_FAMILY, holds)
+        assert decision.complaint is not None
+        assert decision.complaint.reason == reason
+
+    def test_nobody_shares_an_address_even_if_its_request_is_unclear(self) -> None:
+        made = planner(
+            a_service("a", created=1, holds="10.0.0.0", pool="default"),
+            a_service("b", created=2, holds="10.0.0.0", pool="default", cluster_ips="10.96.0.1 10.96.0.2"),
+        )
+        assert ips(made.decisions[ServiceKey("default/b")]) == ""
+
+
+class TestWhoseServiceItIs:
+    @pytest.mark.parametrize(
+        ("ours", "its", "handled"), [("", "", True), ("", "x", False), ("x", "", False), ("x", "x", True), ("x", "y", False)]
+    )
+    def test_the_class_decides(self, ours: str, its: str, handled: object) -> None:
+        decision = decided(a_service(lb_class=its, holds="192.0.2.1"), lb_class=ours)
+        assert (decision.outcome is not Outcome.IGNORED) is handled
+        if decision.outcome is Outcome.IGNORED:
+            assert (decision.reason, ips(decision)) == (Reason.OTHER_CLASS, "192.0.2.1")
+
+    def test_a_service_of_another_class_frees_what_it_held_and_is_not_touched(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default"), a_service("b", created=2, wants="10.0.0.0"))
+        decisions = change(made, a_service(holds="10.0.0.0", pool="default", lb_class="other", version="2"))
+        assert decisions["web"].outcome is Outcome.IGNORED
+        assert made.pending(ServiceKey("default/web")) is None
+        assert ips(decisions["b"]) == "10.0.0.0"
+
+    def test_with_a_class_of_our_own_a_type_change_still_releases(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default", lb_class="x"), lb_class="x")
+        decision = change(made, a_service(pool="default", load_balancer=False, version="2"))["web"]
+        assert decision.outcome is Outcome.RELEASED
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded()
+
+    def test_services_that_never_were_load_balancers_are_ignored(self) -> None:
+        decision = decided(a_service(load_balancer=False))
+        assert (decision.outcome, decision.reason) == (Outcome.IGNORED, Reason.NOT_LOAD_BALANCER)
+
+    def test_leftovers_on_a_service_of_another_type_are_cleared(self) -> None:
+        decision = decided(a_service(load_balancer=False, pool="default"))
+        assert (decision.outcome, decision.recorded) == (Outcome.RELEASED, Recorded())
+
+
+class TestBrokenPools:
+    BROKEN = a_config(a_pool("good", "10.9.0.0/24"), broken=["bad"])
+
+    def test_services_keep_what_they_have_from_a_broken_pool(self) -> None:
+        made = planner(a_service(holds="192.0.2.1", pool="bad"), config=self.BROKEN)
+        decision = made.decisions[ServiceKey("default/web")]
+        assert (decision.outcome, decision.reason, ips(decision)) == (Outcome.KEPT, Reason.HOLDS_FROM_BROKEN_POOL, "192.0.2.1")
+        assert made.pending(ServiceKey("default/web")) is None
+
+    def test_nothing_new_comes_from_a_broken_pool(self) -> None:
+        decision = decided(a_service(wants_pool="bad"), self.BROKEN)
+        assert decision.reason is Reason.POOL_BROKEN
+
+    def test_with_only_broken_pools_nobody_is_cleared(self) -> None:
+        made = planner(a_service(holds="192.0.2.1", pool="bad"), a_service("new"), config=a_config(broken=["bad"]))
+        assert ips(made.decisions[ServiceKey("default/web")]) == "192.0.2.1"
+        assert made.decisions[ServiceKey("default/new")].reason is Reason.NO_SUITABLE_POOL
+
+    def test_of_two_with_one_address_from_a_broken_pool_the_older_keeps_it(self) -> None:
+        made = planner(
+            a_service("a", holds="192.0.2.1", pool="bad"), a_service("b", holds="192.0.2.1", pool="bad"), config=self.BROKEN
+        )
+        assert ips(made.decisions[ServiceKey("default/a")]) == "192.0.2.1"
+        assert ips(made.decisions[ServiceKey("default/b")]) == "10.9.0.0"
+
+    def test_the_address_of_a_deleted_pool_is_not_kept(self) -> None:
+        assert ips(decided(a_service(holds="192.0.2.1", pool="deleted"), self.BROKEN)) == "10.9.0.0"
+
+    def test_a_service_may_ask_to_leave_a_broken_pool(self) -> None:
+        service = a_service(holds="192.0.2.1", pool="bad", wants_pool="good")
+        assert ips(decided(service, self.BROKEN)) == "10.9.0.0"
+
+
+class TestFreedAddresses:
+    def full(self) -> Planner:
+        services = [a_service(name, created=at, holds=f"10.0.0.{at}", pool="default") for at, name in enumerate("abcd")]
+        return planner(*services, a_service("w2", created=12), a_service("w1", created=11), a_service("w3", created=13))
+
+    def test_the_oldest_that_waits_gets_the_address_of_a_deleted_service(self) -> None:
+        made = self.full()
+        assert made.waiting == ["default/w1", "default/w2", "default/w3"]
+        decisions = change(made, gone="b")
+        assert {name: ips(one) for name, one in decisions.items()} == {"w1": "10.0.0.1"}
+        assert made.waiting == ["default/w2", "default/w3"]
+
+    def test_one_that_cannot_use_the_address_lets_the_next_have_it(self) -> None:
+        made = self.full()
+        change(made, replace(a_service("w1", created=11), wanted_addresses=addresses("10.0.0.3")))
+        decisions = change(made, gone="a")
+        assert {name: ips(one) for name, one in decisions.items()} == {"w1": "", "w2": "10.0.0.0"}
+
+    def test_two_services_may_swap_addresses(self) -> None:
+        made = planner(a_service("a", holds="10.0.0.0", pool="default"), a_service("b", holds="10.0.0.1", pool="default"))
+        first = change(made, a_service("a", holds="10.0.0.0", pool="default", wants="10.0.0.1", version="2"))
+        assert {name: ips(one) for name, one in first.items()} == {"a": ""}
+        second = change(made, a_service("b", holds="10.0.0.1", pool="default", wants="10.0.0.0", version="2"))
+        assert {name: ips(one) for name, one in second.items()} == {"a": "10.0.0.1", "b": "10.0.0.0"}
+
+    def test_in_one_pass_they_swap_at_once(self) -> None:
+        made = planner(a_service("a", holds="10.0.0.0", pool="default"), a_service("b", holds="10.0.0.1", pool="default"))
+        both = change(
+            made,
+            a_service("a", holds="10.0.0.0", pool="default", wants="10.0.0.1", version="2"),
+            a_service("b", holds="10.0.0.1", pool="default", wants="10.0.0.0", version="2"),
+        )
+        assert {name: ips(one) for name, one in both.items()} == {"a": "10.0.0.1", "b": "10.0.0.0"}
+
+    def test_a_grown_pool_serves_those_who_wait(self) -> None:
+        made = self.full()
+        decisions = change(made, config=a_config(a_pool("default", "10.0.0.0/29")))
+        assert {name: ips(decisions[name]) for name in ("w1", "w2", "w3")} == {
+            "w1": "10.0.0.4",
+            "w2": "10.0.0.5",
+            "w3": "10.0.0.6",
+        }
+
+    def test_a_deleted_service_that_waited_waits_no_more(self) -> None:
+        made = self.full()
+        change(made, gone="w1 w2")
+        assert made.waiting == ["default/w3"]
+
+
+class TestDualStack:
+    def test_a_required_pair_is_allocated(self) -> None:
+        decision = decided(a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.REQUIRE_DUAL), DUAL)
+        assert ips(decision) == "10.0.0.0 fc00::"
+        assert decision.achieved[0].note == 'Assigned IP ["10.0.0.0" "fc00::"]'
+
+    def test_a_preferred_pair_may_be_one_address(self) -> None:
+        service = a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL)
+        assert ips(decided(service, DUAL)) == "10.0.0.0 fc00::"
+        assert ips(decided(service, POOL)) == "10.0.0.0"
+
+    def test_one_cluster_ip_means_one_address_even_if_two_are_preferred(self) -> None:
+        made = planner(a_service(policy=FamilyPolicy.PREFER_DUAL), config=DUAL)
+        assert ips(made.decisions[ServiceKey("default/web")]) == "10.0.0.0"
+        again = change(made, seen(made, "web"))["web"]
+        assert (again.outcome, ips(again)) == (Outcome.KEPT, "10.0.0.0")
+
+    def test_a_service_with_one_address_gains_the_other_when_its_pool_does(self) -> None:
+        made = planner(
+            a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL, holds="10.0.0.1", pool="default"), config=POOL
+        )
+        first = made.decisions[ServiceKey("default/web")]
+        assert first.complaint is not None
+        assert (first.outcome, first.complaint.reason) == (Outcome.KEPT, "AdditionalAssignFailed")
+        decision = change(made, config=DUAL)["web"]
+        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.1 fc00::")
+        assert decision.achieved[0] == Notice("Normal", "IPAllocated", 'Assigned additional IP "fc00::"')
+
+    def test_a_second_address_that_becomes_free_goes_to_who_lacks_it(self) -> None:
+        config = a_config(a_pool("default", "10.0.0.0/30,fc00::/128"))
+        made = planner(
+            a_service("six", holds="fc00::", pool="default", cluster_ips="fd00::1", primary=6),
+            a_service("both", cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL),
+            config=config,
+        )
+        assert ips(made.decisions[ServiceKey("default/both")]) == "10.0.0.0"
+        decisions = change(made, seen(made, "both"))
+        assert ips(decisions["both"]) == "10.0.0.0"
+        assert ips(change(made, gone="six")["both"]) == "10.0.0.0 fc00::"
+
+    def test_a_second_address_is_never_taken_from_its_holder(self) -> None:
+        made = planner(
+            a_service(
+                "both", created=1, cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL, holds="10.0.0.0", pool="default"
+            ),
+            a_service("six", created=2, holds="fc00::", pool="default", cluster_ips="fd00::1"),
+            config=DUAL,
+        )
+        assert ips(made.decisions[ServiceKey("default/six")]) == "fc00::"
+        assert ips(made.decisions[ServiceKey("default/both")]) == "10.0.0.0 fc00::1"
+
+    def test_a_required_pair_replaces_a_single_address(self) -> None:
+        held = a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.REQUIRE_DUAL, holds="10.0.0.3", pool="default")
+        assert ips(decided(held, DUAL)) == "10.0.0.0 fc00::"
+
+    def test_a_single_requested_address_is_not_supplemented(self) -> None:
+        held = a_service(
+            cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL, holds="10.0.0.3", pool="default", wants="10.0.0.3"
+        )
+        assert ips(decided(held, DUAL)) == "10.0.0.3"
+
+
+class TestAssumedUntilSeen:
+    KEY = ServiceKey("default/web")
+
+    def write(self, made: Planner) -> Write:
+        write = made.pending(self.KEY)
+        assert write is not None
+        return write
+
+    def test_a_decision_stands_while_the_api_does_not_show_it(self) -> None:
+        made = planner(a_service())
+        again = change(made, a_service(version="2", labels={"a": "b"}))["web"]
+        assert (again.outcome, ips(again)) == (Outcome.KEPT, "10.0.0.0")
+        assert self.write(made).version == "2"
+        assert self.write(made).achieved[0].reason == "IPAllocated"
+
+    def test_once_shown_there_is_nothing_to_write(self) -> None:
+        made = planner(a_service())
+        change(made, seen(made, "web"))
+        assert made.pending(self.KEY) is None
+        assert made.unseen == ()
+
+    def test_between_the_answer_and_the_watch_there_is_nothing_to_write(self) -> None:
+        made = planner(a_service())
+        assert made.written(self.write(made), "2") == []
+        assert made.pending(self.KEY) is None
+        assert made.unseen == (self.KEY,)
+        change(made, seen(made, "web"))
+        assert made.unseen == ()
+
+    def test_what_somebody_else_writes_wins(self) -> None:
+        made = planner(a_service())
+        decision = change(made, a_service(holds="10.0.0.3", pool="default", version="2"))["web"]
+        assert ips(decision) == "10.0.0.3"
+        assert made.unseen == ()
+
+    def test_a_later_version_that_shows_the_old_state_again_is_believed(self) -> None:
+        made = planner(a_service(version="10"))
+        made.written(self.write(made), "12")
+        decision = change(made, a_service(version="13"))["web"]
+        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
+        assert self.write(made).version == "13"
+
+    def test_a_version_before_our_write_is_not_believed(self) -> None:
+        made = planner(a_service(version="10"))
+        made.written(self.write(made), "12")
+        decision = change(made, a_service(version="11", labels={"a": "b"}))["web"]
+        assert decision.outcome is Outcome.KEPT
+        assert made.pending(self.KEY) is None
+
+    def test_the_api_may_have_moved_on_before_the_answer_came(self) -> None:
+        made = planner(a_service(version="10"))
+        write = self.write(made)
+        assert made.refresh(self.KEY, "13") == []
+        (decision,) = made.written(write, "12")
+        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
+
+    def test_a_newer_version_that_differs_in_nothing_is_what_the_write_goes_on(self) -> None:
+        made = planner(a_service(version="10"))
+        assert made.refresh(self.KEY, "11") == []
+        assert made.refresh(self.KEY, "11") == []
+        assert self.write(made).version == "11"
+        assert made.refresh(ServiceKey("default/none"), "1") == []
+
+    def test_a_reverted_write_is_noticed_from_the_version_alone(self) -> None:
+        made = planner(a_service(version="10"))
+        made.written(self.write(made), "12")
+        (decision,) = made.refresh(self.KEY, "13")
+        assert decision.outcome is Outcome.ASSIGNED
+
+    def test_versions_that_are_no_numbers_are_later_when_they_differ(self) -> None:
+        made = planner(a_service(version="a"))
+        made.written(self.write(made), "b")
+        assert made.refresh(self.KEY, "a") == []
+        assert change(made, a_service(version="a", labels={"x": "y"}))["web"].outcome is Outcome.KEPT
+        assert change(made, a_service(version="c"))["web"].outcome is Outcome.ASSIGNED
+
+    def test_an_answer_to_an_older_write_is_ignored(self) -> None:
+        made = planner(a_service())
+        write = self.write(made)
+        change(made, a_service(version="2", wants="10.0.0.2"))
+        assert self.write(made).after.addresses == addresses("10.0.0.2")
+        assert made.written(write, "3") == []
+        assert made.pending(self.KEY) is not None
+        change(made, gone="web")
+        assert made.written(write, "3") == []
+
+    def test_a_service_deleted_and_created_again_starts_anew(self) -> None:
+        made = planner(a_service(), a_service("b", created=1, holds="10.0.0.1", pool="default"))
+        decision = change(made, a_service(uid="another", created=9, version="7"))["web"]
+        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
+        assert self.write(made).uid == "another"
+
+    def test_changing_ones_mind_before_the_write_leaves_nothing_to_write(self) -> None:
+        made = planner(a_service())
+        decision = change(made, a_service(version="2", load_balancer=False))["web"]
+        assert decision.outcome is Outcome.RELEASED
+        assert made.pending(self.KEY) is None
+
+
+def test_a_full_plan_is_the_first_step_of_a_planner() -> None:
+    world = a_world(a_service("a"), a_service("b", holds="192.168.20.21", pool="default"))
+    decisions = plan(world)
+    assert {key: ips(one) for key, one in decisions.items()} == {"default/a": "192.168.20.20", "default/b": "192.168.20.21"}
