@@ -23,19 +23,19 @@ from kube.errors import (
 )
 
 RECORDED = Path(__file__).parents[2] / "recorded" / "apiserver"
-BY_STATUS = {
-    400: Invalid,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    405: Invalid,
-    406: Invalid,
-    409: Conflict,
-    410: Gone,
-    415: Invalid,
-    422: Invalid,
-    429: Unreachable,
-    500: Unreachable,
+BY_STATUS: dict[int, tuple[type[KubeError], ...]] = {
+    400: (Invalid,),
+    401: (Unauthorized,),
+    403: (Forbidden,),
+    404: (NotFound,),
+    405: (Invalid,),
+    406: (Invalid,),
+    409: (Conflict,),
+    410: (Gone,),
+    415: (Invalid,),
+    422: (Invalid,),
+    429: (Unreachable,),
+    500: (Unreachable,),
     504: (Unreachable, Gone),
 }
 
@@ -60,7 +60,7 @@ def test_recorded_errors_are_named_by_what_to_do_next(name: str, status: int, bo
 
 
 def test_a_name_that_is_taken_is_told_from_a_lost_race() -> None:
-    taken = error_of(Status(code=409, reason="AlreadyExists", message="services \"a\" already exists"))
+    taken = error_of(Status(code=409, reason="AlreadyExists", message='services "a" already exists'))
     assert type(taken) is AlreadyExists
     assert type(error_of(Status(code=409, reason="Conflict"))) is Conflict
 
