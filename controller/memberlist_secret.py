@@ -24,10 +24,10 @@ LONGEST_PAUSE_S: Final = 30.0
 class Log(Protocol):
     """What this module needs of a logger."""
 
-    def info(self, event: str, /, **facts: object) -> object:
+    def info(self, event: str, **facts: object) -> object:
         """Say what happened."""
 
-    def warning(self, event: str, /, **facts: object) -> object:
+    def warning(self, event: str, **facts: object) -> object:
         """Say what an operator may have to mend."""
 
 

@@ -24,32 +24,31 @@ from controller.world import Service
 from kube import objects
 from kube.client import KubeClient
 from kube.errors import KubeError
+from kube.events import EventType
 from kube.objects import ObjectKey
 from kube.store import Store
 
 SAID_CONFIGURATION: Final = "failed to parse the configuration"
 """Operators and tests look for this text in the log."""
-EVENT_NOTE_MAX: Final = 1000
-"""The API server takes 1024 bytes at most."""
 
 
 class Recorder(Protocol):
     """Where Events go."""
 
-    def emit(self, regarding: objects.ObjectReference, type_: str, reason: str, note: str) -> None:
+    def emit(self, regarding: objects.ObjectReference, type_: EventType, reason: str, note: str) -> None:
         """Write an Event soon; never blocks."""
 
 
 class Log(Protocol):
     """What this module needs of a logger: an event name and facts."""
 
-    def info(self, event: str, /, **facts: object) -> object:
+    def info(self, event: str, **facts: object) -> object:
         """Say what happened."""
 
-    def warning(self, event: str, /, **facts: object) -> object:
+    def warning(self, event: str, **facts: object) -> object:
         """Say what an operator may have to mend."""
 
-    def error(self, event: str, /, **facts: object) -> object:
+    def error(self, event: str, **facts: object) -> object:
         """Say what an operator must mend."""
 
 
@@ -87,13 +86,16 @@ class Reconciler:
         self._log = log
         self._compiled = Compiled(Config(), (), {})
         self._ready = False
+        self._anew = True
         self._complaints: dict[ServiceKey, Notice] = {}
         self._problems: dict[ObjectRef, tuple[Problem, ...]] = {}
         self._noted_sharing: set[ServiceKey] = set()
         self._unfinished: dict[ServiceKey, Write] = {}
 
     async def run(self) -> None:
-        """Reconcile for ever."""
+        """Reconcile for ever. Started again after a failure, it looks at everything anew: what it had taken may be lost."""
+        self._anew = True
+        self._stores.dirty.set()
         while True:
             await self._stores.dirty.wait()
             self._stores.dirty.clear()
@@ -108,6 +110,9 @@ class Reconciler:
             self._log.info("caches_filled", services=len(self._stores.services), pools=len(self._stores.pools))
         config = self._configuration()
         changed = self._stores.services.take_changed()
+        if self._anew:
+            changed |= self._stores.services.snapshot().keys()
+            changed |= {ObjectKey(key) for key in self.planner.services}
         moved = self._moved_on(changed)
         services = {ServiceKey(key): self._service(key) for key in changed}
         self._conclude(self.planner.handle(Change(services=services, config=config)))
@@ -115,12 +120,13 @@ class Reconciler:
             self._conclude(self.planner.refresh(key, version))
         for key in services.keys() - self.planner.services.keys():
             self._forget(key)
+        self._anew = False
 
     def _configuration(self) -> Config | None:
         """The configuration if it is another one than before."""
         stores = (self._stores.pools, self._stores.l2_advertisements, self._stores.namespaces)
         changed = [store.take_changed() for store in stores]
-        first = self.planner.config is None
+        first = self._anew
         if not first and not any(changed):
             return None
         pools = (observe.configuration_document("IPAddressPool", raw) for raw in self._stores.pools.snapshot().values())
@@ -191,7 +197,7 @@ class Reconciler:
     def _emit(self, service: Service, notices: Iterable[Notice]) -> None:
         regarding = reference(service.key, service.uid, service.version)
         for notice in notices:
-            self._recorder.emit(regarding, notice.type, notice.reason, _short(notice.note))
+            self._recorder.emit(regarding, notice.type, notice.reason, notice.note)
 
     def _finish_unanswered(self, service: Service, write: Write) -> None:
         """A write whose answer never came: if the Service shows it, it was done, and that has to be said."""
@@ -223,7 +229,7 @@ class Reconciler:
                     uid=raw.metadata.uid,
                     resource_version=raw.metadata.resource_version,
                 )
-                self._recorder.emit(regarding, "Warning", "ConfigurationInvalid", _short(text))
+                self._recorder.emit(regarding, "Warning", "ConfigurationInvalid", text)
         for ref in self._problems.keys() - found.keys():
             self._log.info("configuration_repaired", object=str(ref))
         self._problems = found
@@ -316,12 +322,6 @@ class Reconciler:
 def _same(one: Service, other: Service) -> bool:
     """Whether two editions differ at most in their version."""
     return replace(one, version="") == replace(other, version="")
-
-
-def _short(note: str) -> str:
-    """The note, cut to what an Event may hold."""
-    data = note.encode()
-    return note if len(data) <= EVENT_NOTE_MAX else data[:EVENT_NOTE_MAX].decode(errors="ignore") + "…"
 
 
 def _problem_text(problem: Problem) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from telemetry.flags import Flag, parse_or_exit
+from telemetry.flags import Flag, FlagError, parse_or_exit, refuse
+from telemetry.tls import TlsError, TlsOptions, parse_tls_options
 
 PROGRAM: Final = "controller"
 WEBHOOKS: Final = "the validating webhooks will use it"
-TLS: Final = "the TLS settings of metrics and webhooks will use it"
 
 FLAGS: Final = (
     Flag(name="port", default=9120, low=0, high=65535, help="Port of /metrics and /status over HTTPS; 0 turns them off."),
@@ -61,9 +61,9 @@ FLAGS: Final = (
     Flag(name="cert-service-name", default="metallb-webhook-service", help="Service of the webhooks.", not_yet=WEBHOOKS),
     Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret with the webhook certificate.", not_yet=WEBHOOKS),
     Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet=WEBHOOKS),
-    Flag(name="tls-min-version", choices=("", "VersionTLS12", "VersionTLS13"), help="Least TLS version.", not_yet=TLS),
-    Flag(name="tls-cipher-suites", help="Cipher suites for TLS 1.2.", not_yet=TLS),
-    Flag(name="tls-curve-preferences", help="Numbers of the curves for TLS.", not_yet=TLS),
+    Flag(name="tls-min-version", help="Least TLS version: VersionTLS12 or VersionTLS13 (the default)."),
+    Flag(name="tls-cipher-suites", help="Cipher suites for TLS 1.2, separated by commas."),
+    Flag(name="tls-curve-preferences", help="Numbers of the curves for TLS, separated by commas."),
     Flag(
         name="metrics-cert-dir",
         help="Directory with tls.crt and tls.key for metrics; without it, a certificate is made at start.",
@@ -87,6 +87,7 @@ class Settings:
     lb_class: str
     webhook_mode: str
     metrics_cert_dir: Path | None
+    tls: TlsOptions
     status_socket: Path | None
     not_in_effect: tuple[str, ...] = ()
 
@@ -99,6 +100,12 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
 
     """
     parsed = parse_or_exit(PROGRAM, FLAGS, arguments, environment)
+    try:
+        tls = parse_tls_options(
+            parsed.text("tls-min-version"), parsed.text("tls-cipher-suites"), parsed.text("tls-curve-preferences")
+        )
+    except TlsError as error:
+        refuse(PROGRAM, FlagError(str(error)))
     socket, certificates = parsed.text("status-socket"), parsed.text("metrics-cert-dir")
     return Settings(
         port=parsed.integer("port"),
@@ -111,6 +118,7 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         lb_class=parsed.text("lb-class"),
         webhook_mode=parsed.text("webhook-mode"),
         metrics_cert_dir=Path(certificates) if certificates else None,
+        tls=tls,
         status_socket=Path(socket) if socket else None,
         not_in_effect=tuple(flag.key for flag in parsed.not_in_effect),
     )

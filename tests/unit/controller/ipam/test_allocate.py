@@ -104,9 +104,11 @@ def test_a_refusal_says_what_every_pool_said() -> None:
     )
     assert refused(ask(config, held="10.0.0.0 10.0.0.1")) == (
         Reason.POOL_EXHAUSTED,
-        'no available IPs: pool "a" has no free IPv4 address (all 2 in use); pool "b" has no IPv4 addresses; '
-        'pool "c" has autoAssign off; pool "d" is not for namespace "team-a"; pool "e" is not for Services with these labels; '
-        'pool "f" must be repaired first',
+        (
+            'no available IPs: pool "a" has no free IPv4 address (all 2 in use); pool "b" has no IPv4 addresses; '
+            'pool "c" has autoAssign off; pool "d" is not for namespace "team-a"; pool "e" is not for Services with these labels; '
+            'pool "f" must be repaired first'
+        ),
     )
 
 

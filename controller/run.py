@@ -1,0 +1,161 @@
+"""The controller as a whole: reflectors, loop, writer, Events, listeners; started and stopped together.
+
+__main__ calls run() with settings and credentials. Everything lives in one TaskGroup; SIGTERM and SIGINT end it within two
+seconds: what is being written is finished, or given up after a second, because Services' statuses are the only state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.process_collector import ProcessCollector
+
+from controller import memberlist_secret, observe
+from controller.metrics import Metrics
+from controller.reconcile import Reconciler, Stores
+from controller.settings import Settings
+from kube.auth import Credentials
+from kube.client import KubeClient
+from kube.events import EventRecorder
+from kube.informer import Reflector
+from kube.objects import Namespace
+from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
+from kube.reviews import Reviewer
+from kube.store import generation
+from telemetry.log import get_logger
+from telemetry.server import Listeners, TelemetryServer
+from telemetry.tasks import restart_counter, supervise
+
+COMPONENT: Final = "metallb-controller"
+Part = Callable[[], Awaitable[None]]
+
+FINISHING: Final = frozenset({"status-writer", "events"})
+"""What goes on for a moment when the process has to end."""
+FINISH_STEP_S: Final = 0.02
+FINISH_S: Final = 1.0
+"""How long writes under way may take once the process has to end."""
+
+
+def _logger(name: str) -> Any:
+    """A logger. Any, because structlog's type does not say that a fact is never named `event`."""
+    return get_logger(name)
+
+
+async def run(settings: Settings, credentials: Credentials) -> None:
+    """Serve until a signal asks to stop.
+
+    Raises:
+        OSError: a listener cannot be opened.
+
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = await KubeClient.connect(credentials, user_agent="metallb-py-controller")
+    try:
+        await _serve(settings, client, stop)
+    finally:
+        await client.close()
+
+
+async def _serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> None:
+    log = _logger("controller")
+    log.info("controller_started", server=client.server, namespace=settings.namespace, lb_class=settings.lb_class)
+    for option in settings.not_in_effect:
+        log.warning("option_not_in_effect", option=option)
+    stores = Stores()
+    recorder = EventRecorder(client, COMPONENT, settings.pod_name or platform.node(), log=_logger("events"))
+    reconciler = Reconciler(client, stores, recorder, _logger("reconcile"), lb_class=settings.lb_class)
+    registry = CollectorRegistry()
+    registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger))
+    ProcessCollector(registry=registry)
+    restarts = restart_counter(registry)
+    listeners = Listeners(
+        metrics_port=settings.port,
+        health_port=settings.health_probe_port,
+        socket_path=settings.status_socket,
+        cert_dir=settings.metrics_cert_dir,
+        tls=settings.tls,
+    )
+    reviewer = Reviewer(client, clock=asyncio.get_running_loop().time)
+    server = TelemetryServer(listeners, registry=registry, status=reconciler.status, authorize=reviewer.authorize)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(server.run(), name="listeners")]
+            for name, part in _parts(client, settings, stores, reconciler, recorder):
+                tasks.append(supervise(group, name, part, restarts=restarts))
+            await stop.wait()
+            log.info("controller_stopping")
+            for task in tasks:
+                if task.get_name() not in FINISHING:
+                    task.cancel()
+            await _finish(reconciler, recorder)
+            for task in tasks:
+                task.cancel()
+    except* OSError as failures:
+        raise failures.exceptions[0] from None  # A listener that cannot be opened.
+    log.info("controller_stopped")
+
+
+async def _finish(reconciler: Reconciler, recorder: EventRecorder) -> None:
+    """Let writes and Events that are due go out, for a moment."""
+    try:
+        async with asyncio.timeout(FINISH_S):
+            await reconciler.writer.idle()
+            while len(recorder.correlator):
+                await asyncio.sleep(FINISH_STEP_S)
+    except TimeoutError:
+        _logger("controller").warning(
+            "writes_given_up", services=sorted(reconciler.writer.pending()), events=len(recorder.correlator)
+        )
+
+
+def _secret_maker(client: KubeClient, settings: Settings) -> Part:
+    async def make() -> None:
+        await memberlist_secret.ensure(
+            client,
+            namespace=settings.namespace,
+            name=settings.ml_secret_name,
+            deployment=settings.deployment,
+            log=_logger("memberlist-secret"),
+        )
+
+    return make
+
+
+def _parts(
+    client: KubeClient, settings: Settings, stores: Stores, reconciler: Reconciler, recorder: EventRecorder
+) -> Iterator[tuple[str, Part]]:
+    """Name and coroutine function of everything that runs as long as the process."""
+    yield "events", recorder.run
+    if settings.ml_secret_name:
+        yield "memberlist-secret", _secret_maker(client, settings)
+    if settings.webhook_mode == "onlywebhook":
+        _logger("controller").warning(
+            "no_addresses_assigned", because="--webhook-mode=onlywebhook", webhooks="not in effect yet"
+        )
+        return
+    own, log, dirty = settings.namespace, _logger("reflector"), stores.dirty
+    services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)
+    pools = Reflector(client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=generation, namespace=own, log=log)
+    l2_advertisements = Reflector(
+        client, L2_ADVERTISEMENTS, stores.l2_advertisements, dirty=dirty, fingerprint=generation, namespace=own, log=log
+    )
+    namespaces = Reflector(client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=_labels, log=log)
+    yield "reconcile", reconciler.run
+    yield "status-writer", reconciler.writer.run
+    yield "services", services.run
+    yield "pools", pools.run
+    yield "l2-advertisements", l2_advertisements.run
+    yield "namespaces", namespaces.run
+
+
+def _labels(namespace: Namespace) -> object:
+    return namespace.metadata.labels
