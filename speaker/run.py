@@ -65,7 +65,8 @@ class Speaker:
     """All parts of one speaker, connected."""
 
     def __init__(self, settings: Settings, client: KubeClient, namespace: str) -> None:
-        me, log = settings.node_name, get_logger("speaker")
+        me = settings.node_name
+        log: Any = get_logger("speaker")  # structlog's methods also take positional arguments, which no Protocol can say.
         self._log = log
         self._settings = settings
         self._client = client
@@ -79,7 +80,7 @@ class Speaker:
         self._statuses: Store[RawObject] = Store()
         self._links = LinkWatch(self._dirty, log)
         self._engine = Engine(self._metrics, log)
-        self._recorder = EventRecorder(client, "metallb-speaker", me)
+        self._recorder = EventRecorder(client, "metallb-speaker", me, log=log)
         self._membership = self._member()
         self._reporter = Reporter(
             client,
@@ -125,7 +126,7 @@ class Speaker:
             ),
             registry=self._registry,
             status=self.report,
-            authorize=Reviewer(client).authorize,
+            authorize=Reviewer(client, clock=asyncio.get_running_loop().time).authorize,
         )
 
     def _member(self) -> Membership | None:

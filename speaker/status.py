@@ -18,7 +18,7 @@ from config.model import InterfaceName, NodeName, ServiceKey
 from kube import objects
 from kube.client import KubeClient, PatchKind
 from kube.errors import Conflict, KubeError, NotFound, Unreachable
-from kube.events import EventRecorder
+from kube.events import EventRecorder, EventType
 from kube.objects import ObjectKey, ObjectReference, RawObject
 from kube.resources import PODS, SERVICE_L2_STATUSES
 from kube.store import Store
@@ -168,7 +168,7 @@ class Reporter:
                 await asyncio.sleep(RETRY_S)
                 self.wake.set()
 
-    def _emit(self, service: ServiceKey, kind: str, reason: str, text: str) -> None:
+    def _emit(self, service: ServiceKey, kind: EventType, reason: str, text: str) -> None:
         view = self._services.get(ObjectKey(service))
         if view is None:
             return

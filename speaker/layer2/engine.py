@@ -7,7 +7,7 @@ itself. It keeps no state of its own beyond the sockets; what is owned is the re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -18,6 +18,25 @@ from speaker.layer2.responder import Face, Faces, Form, Heard, Own, Responder, S
 from speaker.layer2.sockets import ArpSocket
 from speaker.log import Log
 from speaker.world import Link
+
+
+class Wire(Protocol):
+    """A raw socket on one interface, as sockets.ArpSocket is."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+
+    def set_targets(self, targets: Sequence[bytes]) -> None:
+        """Let in questions for these packed addresses only."""
+
+    def frames(self) -> Iterator[bytes]:
+        """What has come in, a bounded number of frames."""
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the wire; OSError if it is lost."""
+
+    def close(self) -> None:
+        """Give it back."""
 
 
 class Counters(Protocol):
@@ -38,14 +57,15 @@ class _Open:
     """A link with its socket; `failing` remembers that sending failed, so that it is logged once."""
 
     link: Link
-    socket: ArpSocket
+    socket: Wire
     failing: bool = False
 
 
 class Engine:
-    """Owns the ARP sockets of this node. All methods are called from the event loop."""
+    """Owns the ARP sockets of this node. All methods are called from the event loop. Tests pass another `open_wire`."""
 
-    def __init__(self, counters: Counters, log: Log) -> None:
+    def __init__(self, counters: Counters, log: Log, open_wire: Callable[[InterfaceName], Wire] = ArpSocket) -> None:
+        self._open_wire = open_wire
         self._loop = asyncio.get_running_loop()
         self._counters = counters
         self._log = log
@@ -93,7 +113,7 @@ class Engine:
 
     def _try_open(self, link: Link) -> None:
         try:
-            opened = ArpSocket(link.name)
+            opened = self._open_wire(link.name)
         except OSError as error:
             self._refused[link.name] = link
             remedy = "give the process CAP_NET_RAW" if isinstance(error, PermissionError) else "tried again when it changes"

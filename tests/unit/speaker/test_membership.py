@@ -1,0 +1,142 @@
+"""Speakers that meet on loopback: real members, real sockets, no cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Mapping
+from ipaddress import ip_address
+
+import pytest
+
+from config.model import IPAddress, NodeName
+from speaker.membership import Membership, agent_config
+from speaker.settings import Gossip
+from telemetry.flags import FlagError
+from tests.builders_speaker import nodes
+from tests.wires import Lines, until
+
+
+def a_gossip(index: int, port: int, *, secret: bytes = b"geheim", overrides: bytes | None = None, wan: bool = False) -> Gossip:
+    return Gossip(ip_address(f"127.0.0.{index}"), port, "app=metallb", secret, wan, overrides)
+
+
+def a_free_port() -> int:
+    """A port that is free for UDP on the addresses of the test at this moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Node:
+    """One speaker's membership; `others` is what the API server lists."""
+
+    def __init__(self, name: str, index: int, port: int, *, secret: bytes = b"geheim") -> None:
+        self.others: Mapping[IPAddress, NodeName] | None = None
+        self.wake, self.dirty, self.complete = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.log = Lines()
+        self.address = ip_address(f"127.0.0.{index}")
+        self.member = Membership(
+            NodeName(name),
+            a_gossip(index, port, secret=secret),
+            others=lambda: self.others,
+            wake=self.wake,
+            dirty=self.dirty,
+            log=self.log,
+        )
+
+    def list_pods(self, **pods: Node) -> None:
+        self.others = {node.address: NodeName(name) for name, node in pods.items()}
+        self.wake.set()
+
+
+@contextlib.asynccontextmanager
+async def running(*members: Node) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one.member.run(one.complete), name="gossip") for one in members]
+        for one in members:
+            one.complete.set()
+        yield
+        for one in members:
+            await one.member.leave(timeout_s=0.2)
+        for task in tasks:
+            task.cancel()
+
+
+async def test_nothing_is_bound_before_the_caches_are_complete() -> None:
+    one = Node("a", 1, a_free_port())
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(one.member.run(one.complete), name="gossip")
+        await asyncio.sleep(0)
+        assert one.member.hold == "the gossip has not started yet"
+        assert one.member.report() == {"hold": "the gossip has not started yet", "members": []}
+        assert one.log.events() == []
+        task.cancel()
+
+
+async def test_two_speakers_meet_and_may_announce() -> None:
+    port = a_free_port()
+    a, b = Node("a", 1, port), Node("b", 2, port)
+    a.list_pods(b=b)
+    b.list_pods(a=a)
+    async with running(a, b):
+        await until(lambda: a.member.names == b.member.names == nodes("a b"), "both know both")
+        await until(lambda: not a.member.hold and not b.member.hold, "both may announce")
+        assert a.dirty.is_set()
+        assert a.log.facts("announcing_allowed")[0]["cause"] == "joined"
+        assert [facts["node"] for facts in a.log.facts("member_joined")] == ["b"]
+        report = a.member.report()
+        assert [one["name"] for one in report["members"]] == ["a", "b"]  # type: ignore[attr-defined]  # JSON-like.
+
+
+async def test_a_member_that_leaves_is_gone_at_once() -> None:
+    port = a_free_port()
+    a, b = Node("a", 1, port), Node("b", 2, port)
+    a.list_pods(b=b)
+    b.list_pods(a=a)
+    async with running(a, b):
+        await until(lambda: a.member.names == nodes("a b"), "they have met")
+        a.dirty.clear()
+        await b.member.leave(timeout_s=1.0)
+        await until(lambda: a.member.names == nodes("a"), "b is gone")
+        assert a.dirty.is_set()
+        assert a.log.facts("member_left")[0]["node"] == "b"
+
+
+async def test_a_speaker_with_another_key_is_not_met() -> None:
+    port = a_free_port()
+    a, b = Node("a", 1, port), Node("b", 2, port, secret=b"other")
+    a.list_pods(b=b)
+    async with running(a, b):
+        await until(lambda: "join_unanswered" in a.log.events(), "the join failed")
+        assert a.member.names == nodes("a")
+        assert a.member.hold
+
+
+async def test_an_address_that_cannot_be_bound_is_named_and_tried_again() -> None:
+    port = a_free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
+        squatter.bind(("127.0.0.1", port))
+        one = Node("a", 1, port)
+        async with asyncio.TaskGroup() as group:
+            one.complete.set()
+            task = group.create_task(one.member.run(one.complete), name="gossip")
+            await until(lambda: "gossip_cannot_bind" in one.log.events(), "a complaint")
+            assert one.log.facts("gossip_cannot_bind")[0]["address"] == f"127.0.0.1:{port}"
+            task.cancel()
+
+
+async def test_plain_text_gossip_is_warned_about() -> None:
+    assert Node("a", 1, 7946, secret=b"").log.events() == ["gossip_not_encrypted"]
+
+
+def test_the_presets_and_the_file_of_overrides_set_the_numbers() -> None:
+    me = NodeName("a")
+    assert agent_config(a_gossip(1, 7946), me).probe_interval_s == 1.0
+    assert agent_config(a_gossip(1, 7946, wan=True), me).probe_interval_s == 5.0
+    with pytest.raises(FlagError, match="gossip: "):
+        agent_config(a_gossip(1, 7946, overrides=b"no json"), me)
+    with pytest.raises(FlagError, match="gossip: "):
+        agent_config(Gossip(ip_address("0.0.0.0"), 7946, "x", b"", False, None), me)

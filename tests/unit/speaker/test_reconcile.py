@@ -1,0 +1,315 @@
+"""The speaker's loop: from stores to frames, in one turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from config.model import NodeName, ServiceKey
+from kube.auth import Access, Credentials
+from kube.client import KubeClient
+from kube.events import EventRecorder
+from kube.objects import ObjectKey, RawObject, View
+from kube.store import Store
+from speaker import observe
+from speaker.agenda import SERVICES_PER_BATCH
+from speaker.layer2 import interfaces
+from speaker.layer2.engine import Engine
+from speaker.metrics import Metrics
+from speaker.observe import Observer, Stores
+from speaker.plan import decide
+from speaker.reconcile import Reconciler, Surroundings
+from speaker.status import Reporter
+from speaker.world import Link
+from tests.builders_speaker import a_link, nodes
+from tests.unit.speaker.test_observe import advertisement, endpoints, node, pool, service
+from tests.wires import Lines, Wires, until
+
+WEB = ServiceKey("default/web")
+ME = NodeName("a")
+
+
+class Stage:
+    """A reconciler of node a with real parts; only the API server and the network are missing."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self.stores = Stores()
+        self.dirty = asyncio.Event()
+        self.log = Lines()
+        self.wires = Wires()
+        self.members: frozenset[NodeName] | None = nodes("a")
+        self.hold = ""
+        self.links: tuple[Link, ...] | None = (a_link(),)
+        self.registry = CollectorRegistry()
+        metrics = Metrics(self.registry, ME)
+        self.engine = Engine(metrics, self.log, self.wires)
+        self.recorder = EventRecorder(client, "metallb-speaker", ME)
+        self.statuses: Store[RawObject] = Store()
+        self.reporter = Reporter(
+            client,
+            self.recorder,
+            self.statuses,
+            self.stores.services,
+            me=ME,
+            namespace="metallb-system",
+            pod_name="",
+            metrics=metrics,
+            log=self.log,
+        )
+        self.reconciler = Reconciler(
+            self.stores,
+            Observer(self.stores, ME, lb_class="", honour_exclude_label=True, excluded=interfaces.exclusion(["^lo$"])),
+            Surroundings(
+                members=lambda: self.members,
+                hold=lambda: self.hold,
+                links=lambda: self.links or (),
+                links_known=lambda: self.links is not None,
+            ),
+            self.engine,
+            self.reporter,
+            metrics,
+            dirty=self.dirty,
+            log=self.log,
+        )
+
+    def put(self, *views: View) -> None:
+        """As a watch would: keep the objects and set dirty if that is news."""
+        by: dict[str, tuple[Store[Any], Any]] = {
+            "Service": (self.stores.services, observe.service_fingerprint),
+            "EndpointSlice": (self.stores.slices, observe.slice_fingerprint),
+            "Node": (self.stores.nodes, observe.node_fingerprint),
+            "IPAddressPool": (self.stores.pools, observe.config_fingerprint),
+            "L2Advertisement": (self.stores.advertisements, observe.config_fingerprint),
+        }
+        for view in views:
+            kind = view.document["kind"] if isinstance(view, RawObject) else type(view).__name__
+            store, fingerprint = by[kind]
+            if store.put(view, fingerprint):
+                self.dirty.set()
+
+    def delete(self, store: Store[Any], key: str) -> None:
+        if store.delete(ObjectKey(key)):
+            self.dirty.set()
+
+    def sync(self) -> None:
+        """The API server has listed everything."""
+        self.put(node("a"), node("b"), pool("default", "192.0.2.0/24"), advertisement("all"))
+        for name in self.stores.__slots__:
+            store = getattr(self.stores, name)
+            store.replace(list(store.snapshot().values()), lambda view: view)
+        self.dirty.set()
+
+    def say(self) -> list[tuple[int, str]]:
+        """What was sent on eth0 since last asked."""
+        return self.wires.open["eth0"].said()
+
+    async def settled(self) -> None:
+        """Everything that is due has been done."""
+        await until(lambda: not self.dirty.is_set() and not self.reconciler._agenda, "settled")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    client = await KubeClient.connect(Credentials(lambda: Access("https://127.0.0.1:1")))
+    stage = Stage(client)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(stage.reconciler.run(), name="reconcile")
+        yield stage
+        stage.reconciler.plan.check_invariants()
+        running.cancel()
+    stage.engine.close()
+    await client.close()
+
+
+async def test_nothing_happens_before_everything_has_been_listed(stage: Stage) -> None:
+    stage.links = None
+    stage.dirty.set()
+    await stage.settled()
+    assert stage.log.facts("waiting_for_lists") == [
+        {"kinds": ["services", "slices", "nodes", "namespaces", "pools", "advertisements", "links"]}
+    ]
+    assert not stage.reconciler.caches_complete.is_set()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    stage.links = (a_link(),)
+    stage.sync()
+    await stage.settled()
+    assert stage.reconciler.caches_complete.is_set()
+    assert stage.say() == [(1, "192.0.2.10"), (2, "192.0.2.10")]
+
+
+async def test_an_address_in_a_service_status_is_announced_within_three_turns_of_the_loop(stage: Stage) -> None:
+    stage.sync()
+    stage.put(service("web"), endpoints("b"))
+    await stage.settled()
+    stage.put(service("web", "192.0.2.10"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert stage.say() == [(1, "192.0.2.10"), (2, "192.0.2.10")]
+
+
+async def test_an_announcement_is_logged_counted_and_told_to_the_user(stage: Stage) -> None:
+    stage.sync()
+    stage.put(service("web", "192.0.2.10", metadata={"uid": "u-1"}), endpoints("b"))
+    await stage.settled()
+    (facts,) = stage.log.facts("address_announced")
+    assert (facts["address"], facts["service"], facts["node"], facts["was"]) == ("192.0.2.10", WEB, "a", None)
+    assert facts["reason"] == "WON_ELECTION"
+    labels = {"service": WEB, "protocol": "layer2", "node": "a", "ip": "192.0.2.10"}
+    assert stage.registry.get_sample_value("metallb_speaker_announced", labels) == 1
+    assert len(stage.recorder.correlator) == 1
+
+
+async def test_the_death_of_a_member_moves_its_addresses_here(stage: Stage) -> None:
+    stage.members = nodes("a b")
+    stage.sync()
+    views = [service(f"s{index}", f"192.0.2.{index}") for index in range(8)]
+    stage.put(*views, *(endpoints("b", name=f"s{index}-1", of=f"s{index}") for index in range(8)))
+    await stage.settled()
+    mine = set(stage.reconciler.report()["plan"]["owned"])
+    assert 0 < len(mine) < 8
+    stage.say()
+    stage.members = nodes("a")
+    stage.dirty.set()
+    await stage.settled()
+    moved = {address for opcode, address in stage.say() if opcode == 1}
+    assert moved == {f"192.0.2.{index}" for index in range(8)} - mine, "only what moved is announced"
+    assert {facts["was"] for facts in stage.log.facts("address_announced") if facts["address"] in moved} == {"b"}
+
+
+async def test_a_deleted_service_falls_silent(stage: Stage) -> None:
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    stage.delete(stage.stores.services, "default/web")
+    await stage.settled()
+    (facts,) = stage.log.facts("address_withdrawn")
+    assert facts["reason"] == "SERVICE_DELETED"
+    assert stage.wires.open["eth0"].targets == ()
+    labels = {"service": WEB, "protocol": "layer2", "node": "a", "ip": "192.0.2.10"}
+    assert stage.registry.get_sample_value("metallb_speaker_announced", labels) is None
+
+
+async def test_a_new_address_replaces_the_old_one(stage: Stage) -> None:
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    stage.put(service("web", "192.0.2.11"))
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {"192.0.2.11": ["eth0"]}
+    assert stage.log.facts("address_withdrawn")[0]["address"] == "192.0.2.10"
+
+
+async def test_a_speaker_whose_own_node_is_deleted_falls_silent(stage: Stage) -> None:
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    stage.delete(stage.stores.nodes, "a")
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {}
+    assert "there is no Node a" in stage.log.facts("address_withdrawn")[0]["detail"]
+
+
+async def test_a_speaker_that_must_wait_announces_when_it_may(stage: Stage) -> None:
+    stage.hold = "nobody has been met yet"
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    assert stage.say() == []
+    assert stage.reconciler.report()["plan"]["services"][WEB]["reason"] == "WAITING_FOR_MEMBERS"
+    assert not stage.reporter._complete
+    stage.hold = ""
+    stage.dirty.set()
+    await stage.settled()
+    assert stage.say() == [(1, "192.0.2.10"), (2, "192.0.2.10")]
+    assert stage.reporter._complete
+
+
+async def test_a_new_interface_joins_the_announcement(stage: Stage) -> None:
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    stage.links = (a_link(), a_link("eth1", 3))
+    stage.dirty.set()
+    await stage.settled()
+    assert stage.wires.open["eth1"].said() == [(1, "192.0.2.10"), (2, "192.0.2.10")]
+    assert stage.reconciler.report()["plan"]["services"][WEB]["interfaces"] == ["eth0", "eth1"]
+
+
+async def test_without_a_usable_interface_the_user_is_told(stage: Stage) -> None:
+    stage.links = (a_link(up=False),)
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    assert stage.log.facts("announce_failed") == [{"service": WEB, "detail": "eth0 is down"}]
+    assert len(stage.recorder.correlator) == 1
+
+
+async def test_problems_of_the_configuration_are_logged_once(stage: Stage) -> None:
+    stage.sync()
+    stage.put(pool("torn", "nonsense"))
+    await stage.settled()
+    stage.put(pool("torn", "nonsense", 2))
+    await stage.settled()
+    assert len(stage.log.facts("failed to parse the configuration")) >= 1
+    problems = [facts["problem"] for facts in stage.log.facts("failed to parse the configuration")]
+    assert len(problems) == len(set(problems))
+    assert stage.registry.get_sample_value("metallb_k8s_client_config_stale_bool") == 1
+    stage.delete(stage.stores.pools, "metallb-system/torn")
+    await stage.settled()
+    assert stage.registry.get_sample_value("metallb_k8s_client_config_stale_bool") == 0
+
+
+async def test_a_turn_of_the_loop_decides_a_bounded_number_of_services(stage: Stage) -> None:
+    stage.sync()
+    await stage.settled()
+    many = 3 * SERVICES_PER_BATCH
+    stage.put(*(service(f"s{index}", f"192.0.2.{index}") for index in range(many)))
+    counts = []
+    while len(stage.reconciler.plan.decisions) < many:
+        before = len(stage.reconciler.plan.decisions)
+        await asyncio.sleep(0)
+        counts.append(len(stage.reconciler.plan.decisions) - before)
+    assert max(counts) <= SERVICES_PER_BATCH
+
+
+async def test_the_incremental_plan_equals_a_full_one(stage: Stage) -> None:
+    stage.members = nodes("a b")
+    stage.sync()
+    stage.put(
+        service("web", "192.0.2.10"), service("dns", "192.0.2.11", spec={"externalTrafficPolicy": "Local"}), endpoints("b")
+    )
+    await stage.settled()
+    stage.members = nodes("a")
+    stage.put(endpoints("a", name="dns-1", of="dns"), node("b", {observe.EXCLUDE_LABEL: "true"}))
+    await stage.settled()
+    world = stage.reconciler._observer.world
+    assert dict(stage.reconciler.plan.decisions) == {key: decide(one, world) for key, one in world.services.items()}
+
+
+async def test_the_status_shows_nodes_links_and_decisions(stage: Stage) -> None:
+    stage.members = nodes("a")
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    report = stage.reconciler.report()
+    assert report["world"]["nodes"] == {
+        "a": {"candidate": True, "detail": ""},
+        "b": {"candidate": False, "detail": "b is not a member of the gossip"},
+    }
+    assert report["world"]["links"][0]["usable"] is True
+    assert report["plan"]["services"][WEB] == {
+        "addresses": ["192.0.2.10"],
+        "announcing": True,
+        "interfaces": ["eth0"],
+        "winner": "a",
+        "ranking": ["a"],
+        "reason": "WON_ELECTION",
+        "sentence": "this node won the election among the candidates",
+        "detail": "a is first of a for 192.0.2.10",
+    }
