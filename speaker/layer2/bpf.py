@@ -70,15 +70,15 @@ def compile_filter(targets: Iterable[bytes]) -> tuple[Instruction, ...]:
     return tuple(program)
 
 
-def cover(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """The numbers as ascending inclusive ranges, at most MOST_RANGES; beyond that the smallest gaps are covered too."""
+def cover(numbers: Iterable[int], most: int = MOST_RANGES) -> list[tuple[int, int]]:
+    """The numbers as ascending inclusive ranges, at most `most`; beyond that the smallest gaps are covered too."""
     ranges: list[tuple[int, int]] = []
     for number in sorted(set(numbers)):
         if ranges and ranges[-1][1] + 1 == number:
             ranges[-1] = (ranges[-1][0], number)
         else:
             ranges.append((number, number))
-    surplus = len(ranges) - MOST_RANGES
+    surplus = len(ranges) - most
     if surplus <= 0:
         return ranges
     gaps = sorted(range(len(ranges) - 1), key=lambda i: (ranges[i + 1][0] - ranges[i][1], i))
