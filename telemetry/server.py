@@ -34,6 +34,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 FIRST_BYTE_LIMIT_S: Final = 10.0
 HANDSHAKE_LIMIT_S: Final = 10.0
+LINGER_S: Final = 1.0
 MAX_CONNECTIONS: Final = 128
 TLS_HANDSHAKE: Final = b"\x16"  # RFC 8446 section 5.1: the content type of a ClientHello.
 
@@ -141,7 +142,7 @@ class TelemetryServer:
                 if first:
                     await loop.sock_sendall(connection, _PLAIN)
                     connection.shutdown(socket.SHUT_WR)
-                    async with asyncio.timeout(1.0):  # Reading on keeps a reset from overtaking the answer.
+                    async with asyncio.timeout(LINGER_S):  # Reading on keeps a reset from overtaking the answer.
                         while await loop.sock_recv(connection, 65536):
                             pass
                 return

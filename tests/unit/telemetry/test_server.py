@@ -20,6 +20,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from telemetry import log
+from telemetry import server as server_module
 from telemetry.server import Listeners, TelemetryServer
 from telemetry.tls import TlsOptions, self_signed
 
@@ -228,3 +229,37 @@ async def test_what_tls_options_cannot_do_is_said_once(tmp_path: Path, capsysbin
     log.configure("info", component="speaker")
     async with serving(tmp_path, tls=TlsOptions(notes=("no list of groups",))):
         assert capsysbinary.readouterr().out.count(b"no list of groups") == 1
+
+
+async def test_a_plain_client_that_does_not_hang_up_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "LINGER_S", 0.01)
+    async with serving(tmp_path) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.listeners.metrics_port)
+        writer.write(b"GET /metrics HTTP/1.1\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+        writer.close()
+
+
+async def test_connections_beyond_the_limit_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
+    async with serving(tmp_path) as site:
+        _, idle = await asyncio.open_connection("127.0.0.1", site.listeners.metrics_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.listeners.metrics_port)
+        assert await reader.read() == b""
+        writer.close()
+        idle.close()
+
+
+async def test_a_certificate_that_cannot_be_reloaded_is_said_once_and_the_old_one_serves(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.configure("info", component="speaker")
+    monkeypatch.setattr("telemetry.tls.LOOK_EVERY_S", 0.0)
+    certificate, key = self_signed()
+    (tmp_path / "tls.crt").write_bytes(certificate)
+    (tmp_path / "tls.key").write_bytes(key)
+    async with serving(tmp_path, cert_dir=tmp_path) as site:
+        (tmp_path / "tls.crt").write_text("half a cert")
+        assert (await site.get("/metrics", "good"))[0] == 200
+        assert (await site.get("/metrics", "good"))[0] == 200
+    assert capsysbinary.readouterr().out.count(b"certificate_not_reloaded") == 1
