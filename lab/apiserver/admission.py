@@ -1,0 +1,176 @@
+"""Validating webhooks: asked over HTTPS about writes they are registered for.
+
+The real calls; a webhook that cannot be reached refuses or lets pass as its failurePolicy says. Mutating webhooks are stored
+and not called: nothing of ours registers one. http.py asks before api.py writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import ssl
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from lab.apiserver.api import Call
+from lab.apiserver.errors import ApiError
+from lab.apiserver.kinds import selector_holds
+from lab.apiserver.resources import Resource
+from lab.apiserver.store import Store, Stored
+
+Json = dict[str, Any]
+_SHELF = "validatingwebhookconfigurations.admissionregistration.k8s.io"
+_UNCALLED = {"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}
+
+
+class Webhooks:
+    """The registered webhooks and a client to call them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version = -1
+        self._hooks: list[Json] = []
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _registered(self) -> list[Json]:
+        shelf = self._store.shelf(_SHELF)
+        if shelf.version != self._version:
+            self._version = shelf.version
+            self._hooks = [h for k in shelf.sorted_keys() for h in msgspec.json.decode(shelf.objects[k].body).get("webhooks") or ()]
+        return self._hooks
+
+    def interested(self, resource: Resource, operations: tuple[str, ...], sub: str = "") -> list[Json]:
+        """The webhooks registered for writes of a resource."""
+        if resource.plural in _UNCALLED:
+            return []
+        name = f"{resource.plural}/{sub}" if sub else resource.plural
+        return [h for h in self._registered() if any(_covers(r, resource, operations, name) for r in h.get("rules") or ())]
+
+    async def review(
+        self, operation: str, resource: Resource, namespace: str, new: Json | None, old: Stored | None, call: Call, *, sub: str = ""
+    ) -> None:  # fmt: skip
+        """Ask all webhooks about a write.
+
+        Raises:
+            ApiError: one of them refuses, or cannot be asked and must be.
+
+        """
+        for hook in self.interested(resource, (operation,), sub):
+            before = msgspec.json.decode(old.body) if old is not None else None
+            subject = new if new is not None else before
+            assert subject is not None
+            if not self._selected(hook, namespace, subject, before):
+                continue
+            try:
+                answer = await self._call(hook, operation, resource, namespace, new, before, call, sub)
+            except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError, msgspec.DecodeError, LookupError, binascii.Error) as error:
+                if hook["failurePolicy"] == "Ignore":
+                    continue
+                raise _unreachable(hook, error) from error
+            if not answer.get("allowed"):
+                status = answer.get("status") or {}
+                reason = status.get("message") or status.get("reason") or "denied without explanation"
+                message = f'admission webhook "{hook["name"]}" denied the request: {reason}'
+                raise ApiError(int(status.get("code") or 403), status.get("reason") or "Forbidden", message)
+            call.warn(list(answer.get("warnings") or ()))
+
+    def _selected(self, hook: Json, namespace: str, subject: Json, before: Json | None) -> bool:
+        labels = [(d.get("metadata") or {}).get("labels") or {} for d in (subject, before) if d is not None]
+        if not any(selector_holds(hook["objectSelector"], found) for found in labels):
+            return False
+        stored = self._store.get("namespaces", ("", namespace)) if namespace else None
+        return stored is None or selector_holds(hook["namespaceSelector"], dict(stored.labels))
+
+    def _address(self, hook: Json) -> tuple[str, str]:
+        """URL to call and the host name the certificate must have."""
+        config = hook["clientConfig"]
+        if config.get("url"):
+            return config["url"], urlsplit(config["url"]).hostname or ""
+        service = config["service"]
+        found = self._store.get("services", (service["namespace"], service["name"]))
+        if found is None:
+            raise LookupError(f'service "{service["name"]}" not found')
+        document = msgspec.json.decode(found.body)
+        slices = self._store.shelf("endpointslices.discovery.k8s.io")
+        wanted = {"kubernetes.io/service-name": service["name"]}
+        port = next((p for p in document["spec"].get("ports") or () if p["port"] == service.get("port", 443)), None)
+        for key, stored in slices.objects.items():
+            if key[0] != service["namespace"] or not wanted.items() <= dict(stored.labels).items() or port is None:
+                continue
+            endpoint_slice = msgspec.json.decode(stored.body)
+            numbers = {p["name"]: p.get("port") for p in endpoint_slice.get("ports") or ()}
+            for endpoint in endpoint_slice.get("endpoints") or ():
+                number = numbers.get(port.get("name", ""))
+                if endpoint["conditions"].get("ready", True) and number:
+                    path = service.get("path", "/")
+                    return f"https://{endpoint['addresses'][0]}:{number}{path}", f"{service['name']}.{service['namespace']}.svc"
+        raise LookupError(f'no endpoints available for service "{service["name"]}"')
+
+    async def _call(
+        self, hook: Json, operation: str, resource: Resource, namespace: str, new: Json | None, old: Json | None, call: Call, sub: str
+    ) -> Json:  # fmt: skip
+        url, host = self._address(hook)
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        context = ssl.create_default_context()
+        bundle = hook["clientConfig"].get("caBundle")
+        if bundle:
+            context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+        where = {"group": resource.group, "version": resource.version, "resource": resource.plural}
+        subject = new if new is not None else old
+        assert subject is not None
+        identifier = str(uuid.uuid4())
+        body = {
+            "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+            "request": {
+                "uid": identifier, "kind": kind, "resource": where, "requestKind": kind, "requestResource": where, "subResource": sub,
+                "name": (subject.get("metadata") or {}).get("name", ""), "namespace": namespace, "operation": operation,
+                "userInfo": {"username": call.user.name, "groups": list(call.user.groups)}, "object": new, "oldObject": old,
+                "dryRun": call.dry_run, "options": None,
+            },
+        }  # fmt: skip
+        async with asyncio.timeout(hook["timeoutSeconds"]):
+            async with self._session.post(
+                url, params={"timeout": f"{hook['timeoutSeconds']}s"}, data=msgspec.json.encode(body), ssl=context, server_hostname=host,
+                headers={"Content-Type": "application/json", "Accept": "application/json"},
+            ) as answer:  # fmt: skip
+                answer.raise_for_status()
+                response: Json = msgspec.json.decode(await answer.read())["response"]
+                return response
+
+
+def _covers(rule: Json, resource: Resource, operations: tuple[str, ...], name: str) -> bool:
+    def has(member: str, wanted: str) -> bool:
+        return any(v in {"*", wanted} for v in rule.get(member) or ())
+
+    scope = rule.get("scope", "*")
+    return (
+        any(has("operations", o) for o in operations)
+        and has("apiGroups", resource.group)
+        and has("apiVersions", resource.version)
+        and (has("resources", name) or "*/*" in (rule.get("resources") or ()))
+        and scope in {"*", "Namespaced" if resource.namespaced else "Cluster"}
+    )
+
+
+def _unreachable(hook: Json, error: Exception) -> ApiError:
+    url = hook["clientConfig"].get("url", "")
+    why = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        where = urlsplit(url)
+        detail = "connect: connection refused" if isinstance(error.os_error, ConnectionRefusedError) else str(error.os_error)
+        why = f'Post "{url}?timeout={hook["timeoutSeconds"]}s": dial tcp {where.hostname}:{where.port}: {detail}'
+    message = f'failed calling webhook "{hook["name"]}": failed to call webhook: {why}'
+    details = {"causes": [{"message": message}]}
+    return ApiError(500, "InternalError", f"Internal error occurred: {message}", details=details)

@@ -1,0 +1,234 @@
+"""Bodies: bytes of a request into a document, and documents into stored bytes.
+
+Reads JSON, YAML and the protobuf envelope that kubectl sends (protobuf.py); finds duplicate keys and unknown fields; says the
+server's texts for what cannot be read. Called by http.py for bodies and by api.py for what it stores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import yaml
+
+from lab.apiserver import protobuf, structural, typed
+from lab.apiserver.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
+from lab.apiserver.resources import Resource
+
+Json = dict[str, Any]
+
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+_READABLE = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+_SCHEME = 'in scheme "pkg/runtime/scheme.go:100"'
+
+
+def encode(document: Json) -> bytes:
+    """Stored bytes: kind and apiVersion first."""
+    return msgspec.json.encode({"kind": document["kind"], "apiVersion": document["apiVersion"], **document})
+
+
+class _Duplicates:
+    """Finds keys that occur twice, with their path."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def pairs(self, pairs: list[tuple[str, Any]]) -> Any:
+        out = dict(pairs)
+        if len(out) != len(pairs):
+            seen = set()
+            for key, _ in pairs:
+                if key in seen:
+                    self.found.append(key)
+                seen.add(key)
+        return out
+
+
+def parse_json(data: bytes) -> tuple[Any, list[str]]:
+    """A JSON text and the paths of keys given twice.
+
+    Raises:
+        ValueError: it is no JSON; the text is Go's where it is a common one.
+
+    """
+    try:
+        value = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        text = str(error)
+        raise ValueError("unexpected end of JSON input" if "truncated" in text or not data.strip() else f"invalid character: {text}") from error
+    # Keys given twice are rare: a cheap count first, the exact search only where it differs.
+    if data.count(b'":') + data.count(b'" :') == _count_keys(value):
+        return value, []
+    finder = _Duplicates()
+    json.loads(data, object_pairs_hook=finder.pairs)
+    return value, [_path_of(value, key) for key in finder.found]
+
+
+def _count_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_count_keys(v) for v in value.values())
+    return sum(_count_keys(v) for v in value) if isinstance(value, list) else 0
+
+
+def _path_of(value: Any, key: str, path: str = "") -> str:
+    if isinstance(value, dict):
+        if key in value:
+            return f"{path}.{key}" if path else key
+        for name, inner in value.items():
+            found = _path_of(inner, key, f"{path}.{name}" if path else name)
+            if found:
+                return found
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            found = _path_of(inner, key, f"{path}[{at}]")
+            if found:
+                return found
+    return ""
+
+
+class _YamlLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]  # Built by condition.
+    """YAML 1.1 as Go's yaml reads it into JSON: timestamps stay text, keys become text."""
+
+
+_YamlLoader.yaml_implicit_resolvers = {
+    k: [(tag, regexp) for tag, regexp in v if tag != "tag:yaml.org,2002:timestamp"]
+    for k, v in _YamlLoader.yaml_implicit_resolvers.items()
+}
+for _letter in "yYnN":  # Go's library takes single letters for booleans, as YAML 1.1 says.
+    _YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:y|Y|n|N)$"), [_letter])
+_YamlLoader.add_constructor(
+    "tag:yaml.org,2002:bool",
+    lambda loader, node: str(node.value).lower() in {"y", "yes", "true", "on"},
+)
+
+
+def parse_yaml(data: bytes) -> Any:
+    """A YAML text as JSON values.
+
+    Raises:
+        ValueError: it is no YAML, with Go's text.
+
+    """
+    try:
+        value = yaml.load(data, Loader=_YamlLoader)  # noqa: S506  # A safe loader, with resolvers taken away.
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        raise ValueError(f"error converting YAML to JSON: yaml: {line}{getattr(error, 'problem', error)}") from error
+
+    def keys(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {("true" if k is True else "false" if k is False else str(k)): keys(v) for k, v in item.items()}
+        return [keys(v) for v in item] if isinstance(item, list) else item
+
+    return keys(value)
+
+
+def read_object(resource: Resource, data: bytes, content_type: str, unknown: list[str]) -> Json:
+    """The document of a create or an update; duplicate keys are appended to `unknown` as whole sentences.
+
+    Raises:
+        ApiError: 400 or 415.
+
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    expected = resource.kind
+    if media in {"", "application/json"}:
+        try:
+            document, repeated = parse_json(data)
+        except ValueError as error:
+            shown = data[:64].decode(errors="replace") if data else "<empty>"
+            raise bad_request(
+                f"the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; "
+                f"json parse error: {error} ({shown})"
+            ) from error
+        unknown += [f'duplicate field "{p}"' for p in repeated]
+    elif media in {"application/yaml", "application/x-yaml"}:
+        try:
+            document = parse_yaml(data)
+        except ValueError as error:
+            raise bad_request(f"the object provided is unrecognized (must be of type {expected}): {error}") from error
+    elif media == PROTOBUF:
+        document = protobuf.decode(data)
+        if document is None:
+            raise unsupported_media_type("application/json, application/yaml")
+    else:
+        raise unsupported_media_type(_READABLE)
+    if not isinstance(document, dict):
+        word = "array" if isinstance(document, list) else "string" if isinstance(document, str) else "number"
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; json parse error: json: "
+            f'cannot unmarshal {word} into Go value of type struct {{ APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string '
+            f'"json:\\"kind,omitempty\\"" }} ({data[:64].hex()})'
+        )
+    check_kind(resource, document, data)
+    return document
+
+
+def check_kind(resource: Resource, document: Json, data: bytes) -> None:
+    """Compare kind and apiVersion with the path; built-in kinds may leave them out.
+
+    Raises:
+        ApiError: they do not belong here.
+
+    """
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if resource.custom is not None:
+        if not kind or not version:
+            member = "Kind" if not kind else "apiVersion"
+            text = data.decode(errors="replace")
+            shown = text if len(text) <= 24 else text[:24] + " ..."
+            raise bad_request(
+                f"the object provided is unrecognized (must be of type {resource.kind}): Object '{member}' is missing in '{text}' ({shown})"
+            )
+        if version != resource.api_version:
+            raise bad_request(
+                f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
+            )
+        if kind != resource.kind:
+            name = (document.get("metadata") or {}).get("name", "")
+            cause = Cause("FieldValueInvalid", f'Invalid value: "{kind}": must be {resource.kind}', "kind")
+            raise invalid(resource.group, kind, name, [cause])
+        return
+    kind, version = document.setdefault("kind", resource.kind), document.setdefault("apiVersion", resource.api_version)
+    if kind == resource.kind and version == resource.api_version:
+        return
+    short = str(version).rpartition("/")[2]
+    intro = f'{kind} in version "{short}" cannot be handled as a {resource.kind}: '
+    if kind in typed.TYPES and version == "v1" and resource.group == "":
+        raise bad_request(f"{intro}converting (v1.{kind}) to (core.{resource.kind}): unknown conversion")
+    raise bad_request(f'{intro}no kind "{kind}" is registered for version "{version}" {_SCHEME}')
+
+
+def normalize(resource: Resource, document: Json, unknown: list[str]) -> Json:
+    """The document in the form its kind is stored in, unknown fields gone and appended to `unknown` as sentences.
+
+    Raises:
+        typed.Mismatch: a value does not fit.
+
+    """
+    paths: list[str] = []
+    if resource.custom is None:
+        out = typed.decode(document, resource.type_name, paths)
+    else:
+        out = dict(document)
+        out["metadata"] = typed.decode_meta(document.get("metadata") or {}, paths, resource.kind)
+        structural.prune(out, resource.custom.versions[resource.version].schema, "", paths, root=True)
+    out.setdefault("metadata", {})
+    unknown += [f'unknown field "{p}"' for p in paths]
+    return out
+
+
+def refuse_unknown(resource: Resource, faults: list[str]) -> ApiError:
+    """The answer to fieldValidation=Strict."""
+    return bad_request(
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+        "strict decoding error: " + ", ".join(faults)
+    )
+
+
+def refuse_type(resource: Resource, error: Exception) -> ApiError:
+    """The answer to a value of the wrong type in a create or an update."""
+    return bad_request(f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}')

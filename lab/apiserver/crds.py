@@ -1,0 +1,248 @@
+"""CustomResourceDefinitions: defaults, validation, acceptance, and the resources they add to the registry.
+
+api.py calls default() and validate() on the write path of definitions; controllers.py calls accept() after it and installs
+or removes what a definition serves. Conversion is strategy None: the same data under another apiVersion, pruned by the
+schema of the version asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.apiserver import structural
+from lab.apiserver.cel import CelError, Rule, compile_rule
+from lab.apiserver.errors import Cause, invalid_value, raw_invalid, required, unsupported
+from lab.apiserver.resources import Resource
+
+Json = dict[str, Any]
+FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One served version: its schema and the compiled rules of the schema's nodes."""
+
+    name: str
+    schema: Json
+    rules: Mapping[int, list[tuple[Rule, Json]]]
+    columns: tuple[Json, ...]
+    deprecation: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a definition says, ready for use."""
+
+    name: str
+    storage: str
+    versions: Mapping[str, Version] = field(default_factory=dict)
+
+
+def default(crd: Json) -> None:
+    """Fill in names and conversion."""
+    spec = crd["spec"]
+    names = spec["names"]
+    if names.get("kind"):
+        names.setdefault("singular", names["kind"].lower())
+        names.setdefault("listKind", names["kind"] + "List")
+    spec.setdefault("conversion", {}).setdefault("strategy", "None")
+    service = ((spec["conversion"].get("webhook") or {}).get("clientConfig") or {}).get("service")
+    if service is not None:
+        service.setdefault("port", 443)
+
+
+def prepare(new: Json, old: Json | None) -> None:
+    """A new definition has an empty status but for the stored version."""
+    if old is None:
+        new["status"] = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": None}
+        stored = [v["name"] for v in new["spec"].get("versions") or [] if v.get("storage")]
+        if stored:
+            new["status"]["storedVersions"] = stored[:1]
+        finalizers = new["metadata"].setdefault("finalizers", [])
+        if FINALIZER in finalizers:
+            finalizers.remove(FINALIZER)
+        if not finalizers:
+            del new["metadata"]["finalizers"]
+    else:
+        stored = list(old["status"].get("storedVersions") or [])
+        stored += [v["name"] for v in new["spec"].get("versions") or [] if v.get("storage") and v["name"] not in stored]
+        new["status"]["storedVersions"] = stored
+
+
+def _version_text(version: Json) -> str:
+    def word(name: str) -> str:
+        return "true" if version.get(name) else "false"
+
+    return (
+        f'apiextensions.CustomResourceDefinitionVersion{{Name:"{version["name"]}", Served:{word("served")}, Storage:{word("storage")}, '
+        f"Deprecated:{word('deprecated')}, DeprecationWarning:(*string)(nil), Schema:(*apiextensions.CustomResourceValidation)(nil), "
+        "Subresources:(*apiextensions.CustomResourceSubresources)(nil), "
+        "AdditionalPrinterColumns:[]apiextensions.CustomResourceColumnDefinition(nil), "
+        "SelectableFields:[]apiextensions.SelectableField(nil)}"
+    )
+
+
+def validate(new: Json, old: Json | None) -> list[Cause]:
+    """Faults of a definition, in the server's order."""
+    spec, names = new["spec"], new["spec"]["names"]
+    versions = spec.get("versions") or []
+    out: list[Cause] = []
+    if new["metadata"].get("name") != f"{names.get('plural')}.{spec.get('group')}":
+        out.append(invalid_value("metadata.name", new["metadata"].get("name", ""), 'must be spec.names.plural+"."+spec.group'))
+    for at, version in enumerate(versions):
+        if not (version.get("schema") or {}).get("openAPIV3Schema"):
+            out.append(required(f"spec.versions[{at}].schema.openAPIV3Schema", "schemas are required"))
+    scope = spec.get("scope", "")
+    if old is not None and scope != old["spec"].get("scope"):
+        out.append(invalid_value("spec.scope", scope, "field is immutable"))
+    elif scope not in {"Cluster", "Namespaced"}:
+        out.append(unsupported("spec.scope", scope, ("Cluster", "Namespaced")))
+    storage = [v["name"] for v in versions if v.get("storage")]
+    if len(storage) != 1:
+        shown = "[]apiextensions.CustomResourceDefinitionVersion{" + ", ".join(_version_text(v) for v in versions) + "}"
+        out.append(raw_invalid("spec.versions", shown, "must have exactly one version marked as storage version"))
+    for name in ("plural", "singular", "kind", "listKind"):
+        if not names.get(name):
+            out.append(required(f"spec.names.{name}"))
+    for version in versions:
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if schema:
+            out += _schema_faults(schema, "spec.validation.openAPIV3Schema", schema)
+    conversion = spec.get("conversion") or {}
+    if conversion.get("strategy") == "Webhook":
+        webhook = conversion.get("webhook") or {}
+        if not webhook.get("clientConfig"):
+            out.append(required("spec.conversion.webhookClientConfig", "required when strategy is set to Webhook"))
+        if not webhook.get("conversionReviewVersions"):
+            out.append(required("spec.conversion.conversionReviewVersions"))
+    stored = new["status"].get("storedVersions") or []
+    if not stored:
+        out.append(raw_invalid("status.storedVersions", "[]string(nil)", "must have at least one stored version"))
+    elif len(storage) > 1:
+        shown = "[]string{" + ", ".join(f'"{s}"' for s in stored) + "}"
+        out.append(raw_invalid("status.storedVersions", shown, f"must have the storage version {storage[-1]}"))
+    return out
+
+
+def _schema_faults(schema: Json, path: str, root: Json) -> list[Cause]:
+    out: list[Cause] = []
+    free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
+    if not schema.get("type") and not free:
+        what = "at the root" if schema is root else "for specified object fields"
+        out.append(required(f"{path}.type", f"must not be empty {what}"))
+    if schema.get("x-kubernetes-list-type") == "map" and not schema.get("x-kubernetes-list-map-keys"):
+        out.append(required(f"{path}.x-kubernetes-list-map-keys", "must not be empty if x-kubernetes-list-type is map"))
+    if "default" in schema:
+        run = structural.Validation({}, [])
+        run.check(schema["default"], schema, "")
+        out += [Cause(c.reason, c.message, f"{path}.default" + (f".{c.field}" if c.field else "")) for c in run.causes]
+    for at, rule in enumerate(schema.get("x-kubernetes-validations") or []):
+        detail = _rule_fault(rule["rule"], schema)
+        if detail:
+            shown = (
+                f'apiextensions.ValidationRule{{Rule:"{rule["rule"]}", Message:"{rule.get("message", "")}", MessageExpression:"", '
+                'Reason:(*apiextensions.FieldValueErrorReason)(nil), FieldPath:"", OptionalOldSelf:(*bool)(nil)}'
+            )
+            out.append(raw_invalid(f"{path}.x-kubernetes-validations[{at}].rule", shown, f"compilation failed: {detail}"))
+    for name, inner in (schema.get("properties") or {}).items():
+        out += _schema_faults(inner, f"{path}.properties[{name}]", root)
+    for member in ("items", "additionalProperties"):
+        if isinstance(schema.get(member), dict):
+            out += _schema_faults(schema[member], f"{path}.{member}", root)
+    return out
+
+
+def _rule_fault(text: str, schema: Json) -> str:
+    try:
+        rule = compile_rule(text)
+    except CelError as error:
+        return str(error)
+    for chain, column in rule.fields:
+        inner = schema
+        if chain[0] not in {"self", "oldSelf"}:
+            continue
+        for name in chain[1:]:
+            if inner.get("x-kubernetes-preserve-unknown-fields") or inner.get("additionalProperties"):
+                break
+            if name not in (inner.get("properties") or {}):
+                return f"ERROR: <input>:1:{column - 1}: undefined field '{name}'\n | {text}\n | {'.' * (column - 2)}^"
+            inner = inner["properties"][name]
+    return ""
+
+
+def accept(crd: Json, registry_kinds: Mapping[tuple[str, str], str], now: str) -> Json:
+    """The status of a definition after its names were looked at.
+
+    `registry_kinds` says which definition already serves a (group, plural) or (group, kind).
+    """
+    spec, names = crd["spec"], crd["spec"]["names"]
+    me, group = crd["metadata"]["name"], spec["group"]
+    taken = [w for w in (names["plural"], names["kind"]) if registry_kinds.get((group, w), me) != me]
+    status = dict(crd["status"])
+    if taken:
+        accepted = _condition("NamesAccepted", "False", "NameConflict", f'"{taken[0]}" is already in use', now)
+        established = _condition("Established", "False", "NotAccepted", "not all names are accepted", now)
+    else:
+        accepted = _condition("NamesAccepted", "True", "NoConflicts", "no conflicts found", now)
+        established = _condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted", now)
+        status["acceptedNames"] = dict(names)
+    old = {c["type"]: c for c in status.get("conditions") or []}
+    status["conditions"] = [
+        old[c["type"]] if c["type"] in old and old[c["type"]]["status"] == c["status"] else c for c in (accepted, established)
+    ]
+    return status
+
+
+def _condition(kind: str, status: str, reason: str, message: str, now: str) -> Json:
+    return {"type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message}
+
+
+def _compile(schema: Json, rules: dict[int, list[tuple[Rule, Json]]]) -> None:
+    written = schema.get("x-kubernetes-validations")
+    if written:
+        rules[id(schema)] = [(compile_rule(w["rule"]), w) for w in written]
+    for inner in (schema.get("properties") or {}).values():
+        _compile(inner, rules)
+    for member in ("items", "additionalProperties"):
+        if isinstance(schema.get(member), dict):
+            _compile(schema[member], rules)
+
+
+def resources_of(crd: Json) -> tuple[Definition, tuple[Resource, ...]]:
+    """The definition and the resources it serves, one per served version."""
+    spec, names = crd["spec"], crd["spec"]["names"]
+    versions = {}
+    for version in spec["versions"]:
+        schema = version["schema"]["openAPIV3Schema"]
+        rules: dict[int, list[tuple[Rule, Json]]] = {}
+        _compile(schema, rules)
+        deprecation = None
+        if version.get("deprecated"):
+            default_text = f"{spec['group']}/{version['name']} {names['kind']} is deprecated"
+            deprecation = version.get("deprecationWarning") or default_text
+        columns = tuple(version.get("additionalPrinterColumns") or ())
+        versions[version["name"]] = Version(version["name"], schema, rules, columns, deprecation)
+    storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
+    definition = Definition(crd["metadata"]["name"], storage, versions)
+    resources = tuple(
+        Resource(
+            group=spec["group"], version=v["name"], plural=names["plural"], kind=names["kind"], singular=names["singular"],
+            list_kind=names["listKind"], short_names=tuple(names.get("shortNames") or ()),
+            categories=tuple(names.get("categories") or ()), namespaced=spec["scope"] == "Namespaced",
+            status=(v.get("subresources") or {}).get("status") is not None, generation=True, needs_rv=True, custom_fields=True,
+            status_metadata="old", custom=definition,
+            verbs=("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"),
+        )
+        for v in spec["versions"]
+        if v.get("served")
+    )  # fmt: skip
+    return definition, resources
+
+
+def in_version(document: Json, version: str, definition: Definition, group: str) -> Json:
+    """The document under another version: renamed, and pruned by that version's schema."""
+    out = {**document, "apiVersion": f"{group}/{version}"}
+    structural.prune(out, definition.versions[version].schema, "", [], root=True)
+    return out

@@ -1,0 +1,304 @@
+"""What clients read before anything else: groups, resources, and OpenAPI documents, all derived from the registry.
+
+OpenAPI v2 in protobuf is a constant empty document: it makes old kubectl skip client-side validation, which the server does
+anyway. OpenAPI v3 lists paths, parameters and the schemas of kinds; descriptions of built-in kinds are read from the
+kubernetes package when somebody first asks (kubectl explain).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from lab.apiserver.resources import Registry, Resource
+from lab.apiserver.typed import TYPES, go_name
+
+Json = dict[str, Any]
+EMPTY_OPENAPI_V2 = bytes.fromhex("0a03322e3012130a0a4b756265726e65746573120576312e33314200")
+_SUB_VERBS = {
+    "status": ("get", "patch", "update"), "scale": ("get", "patch", "update"), "finalize": ("update",), "token": ("create",),
+    "binding": ("create",), "eviction": ("create",),
+}  # fmt: skip
+_SUB_KINDS = {
+    "scale": ("autoscaling", "v1", "Scale"), "token": ("authentication.k8s.io", "v1", "TokenRequest"),
+    "binding": ("", "v1", "Binding"), "eviction": ("policy", "v1", "Eviction"),
+}  # fmt: skip
+
+
+def subresources(resource: Resource) -> list[str]:
+    """Names of the subresources served."""
+    return sorted([*resource.subresources, *(["status"] if resource.status else []), *(["scale"] if resource.scale else [])])
+
+
+def group_entry(registry: Registry, group: str) -> Json:
+    """An APIGroup without kind."""
+    versions = [{"groupVersion": f"{group}/{v}", "version": v} for v in registry.versions(group)]
+    return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+
+def group_list(registry: Registry) -> Json:
+    """GET /apis."""
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_entry(registry, g) for g in registry.groups()]}
+
+
+def _of_version(registry: Registry, group: str, version: str) -> list[Resource]:
+    return sorted((r for r in registry.all() if (r.group, r.version) == (group, version)), key=lambda r: r.plural)
+
+
+def resource_list(registry: Registry, group: str, version: str) -> Json | None:
+    """GET /apis/GROUP/VERSION, or None where there is none."""
+    served = _of_version(registry, group, version)
+    if not served:
+        return None
+    rows: list[Json] = []
+    for resource in served:
+        entry: Json = {
+            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced, "kind": resource.kind,
+            "verbs": list(resource.verbs),
+        }  # fmt: skip
+        if resource.short_names:
+            entry["shortNames"] = list(resource.short_names)
+        if resource.categories:
+            entry["categories"] = list(resource.categories)
+        if "list" in resource.verbs:
+            entry["storageVersionHash"] = _hash(f"{resource.qualified}/{resource.version}")
+        rows.append(entry)
+        for name in subresources(resource):
+            kind = _SUB_KINDS.get(name)
+            sub: Json = {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced}
+            if kind and kind[0]:
+                sub |= {"group": kind[0], "version": kind[1]}
+            rows.append(sub | {"kind": kind[2] if kind else resource.kind, "verbs": list(_SUB_VERBS[name])})
+    out: Json = {"kind": "APIResourceList", "groupVersion": f"{group}/{version}" if group else version, "resources": rows}
+    if group:
+        out["apiVersion"] = "v1"
+    return out
+
+
+def aggregated(registry: Registry, groups: Iterable[str], version: str) -> Json:
+    """An APIGroupDiscoveryList of the given groups ("" is core)."""
+    items = []
+    for group in groups:
+        versions = []
+        for group_version in registry.versions(group):
+            resources = []
+            for resource in _of_version(registry, group, group_version):
+                # Built-in kinds leave out the group and version that the entry around them says already.
+                where = {"group": group, "version": group_version} if resource.custom else {"group": "", "version": ""}
+                entry: Json = {
+                    "resource": resource.plural, "responseKind": {**where, "kind": resource.kind},
+                    "scope": "Namespaced" if resource.namespaced else "Cluster", "singularResource": resource.singular,
+                    "verbs": list(resource.verbs),
+                }  # fmt: skip
+                if resource.short_names:
+                    entry["shortNames"] = list(resource.short_names)
+                if resource.categories:
+                    entry["categories"] = list(resource.categories)
+                subs = []
+                for name in subresources(resource):
+                    kind = _SUB_KINDS.get(name)
+                    shown = {"group": kind[0], "version": kind[1], "kind": kind[2]} if kind else {**where, "kind": resource.kind}
+                    subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
+                if subs:
+                    entry["subresources"] = subs
+                resources.append(entry)
+            versions.append({"version": group_version, "resources": resources, "freshness": "Current"})
+        items.append({"metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None}, "versions": versions})
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _document_path(group: str, version: str) -> str:
+    return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+def openapi_index(registry: Registry) -> Json:
+    """GET /openapi/v3."""
+    paths = {"version": {"serverRelativeURL": "/openapi/v3/version?hash=1"}}
+    for group in ["", *registry.groups()]:
+        for version in registry.versions(group):
+            path = _document_path(group, version)
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(f'{path}{registry.version if group else 0}')}"}
+    return {"paths": paths}
+
+
+_PARAMETERS = {
+    "list": ("labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "watch", "allowWatchBookmarks", "timeoutSeconds"),
+    "post": ("dryRun", "fieldManager", "fieldValidation"), "put": ("dryRun", "fieldManager", "fieldValidation"),
+    "patch": ("dryRun", "fieldManager", "fieldValidation", "force"), "delete": ("dryRun", "gracePeriodSeconds", "propagationPolicy"),
+    "deletecollection": ("dryRun", "labelSelector", "fieldSelector"), "get": ("pretty",),
+}  # fmt: skip
+_WORDS = {"list": "list", "post": "create", "put": "replace", "patch": "patch", "delete": "delete", "get": "read"}
+
+
+def _operation(resource: Resource, action: str, *, sub: str = "") -> Json:
+    group = "".join(p.capitalize() for p in (resource.group or "core").removesuffix(".k8s.io").split("."))
+    scope = "Namespaced" if resource.namespaced else ""
+    tail = f"{scope}{resource.kind}{sub.capitalize()}"
+    where = f"{group}{resource.version.capitalize()}"
+    name = f"delete{where}Collection{tail}" if action == "deletecollection" else f"{_WORDS[action]}{where}{tail}"
+    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    return {
+        "operationId": name, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": kind,
+        "parameters": [{"name": p, "in": "query", "schema": {"type": "string"}} for p in _PARAMETERS[action]],
+        "responses": {"200": {"description": "OK"}},
+    }  # fmt: skip
+
+
+def _paths(resources: Iterable[Resource]) -> Json:
+    out: Json = {}
+    for resource in resources:
+        root = f"/{_document_path(resource.group, resource.version)}"
+        base = f"{root}/namespaces/{{namespace}}/{resource.plural}" if resource.namespaced else f"{root}/{resource.plural}"
+        collection: Json = {}
+        if "list" in resource.verbs:
+            collection["get"] = _operation(resource, "list")
+        collection["post"] = _operation(resource, "post")
+        if "deletecollection" in resource.verbs:
+            collection["delete"] = _operation(resource, "deletecollection")
+        out[base] = collection
+        if "get" in resource.verbs:
+            out[f"{base}/{{name}}"] = {m: _operation(resource, m) for m in ("get", "put", "delete", "patch")}
+        if resource.status:
+            out[f"{base}/{{name}}/status"] = {m: _operation(resource, m, sub="status") for m in ("get", "put", "patch")}
+    return out
+
+
+_PACKAGES = {
+    "": "io.k8s.api.core.v1", "apps": "io.k8s.api.apps.v1", "discovery.k8s.io": "io.k8s.api.discovery.v1",
+    "coordination.k8s.io": "io.k8s.api.coordination.v1", "events.k8s.io": "io.k8s.api.events.v1",
+    "networking.k8s.io": "io.k8s.api.networking.v1", "rbac.authorization.k8s.io": "io.k8s.api.rbac.v1",
+    "admissionregistration.k8s.io": "io.k8s.api.admissionregistration.v1", "authentication.k8s.io": "io.k8s.api.authentication.v1",
+    "authorization.k8s.io": "io.k8s.api.authorization.v1",
+    "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+}  # fmt: skip
+_SIMPLE: dict[str, Json] = {
+    "string": {"type": "string"}, "int": {"type": "integer", "format": "int32"}, "bool": {"type": "boolean"}, "number": {"type": "number"},
+    "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {"type": "object"},
+    "intstr": {"type": "string", "format": "int-or-string"},
+}  # fmt: skip
+
+
+class Descriptions:
+    """Texts of built-in types and fields, read once from the kubernetes package."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, tuple[str, dict[str, str]]] | None = None
+
+    def of(self, type_name: str) -> tuple[str, dict[str, str]]:
+        """The text of a type and those of its fields."""
+        if self._texts is None:
+            from kubernetes.client import models  # noqa: PLC0415  # Half a second, and only for explain.
+
+            self._texts = {}
+            for name in dir(models):
+                fields = getattr(getattr(models, name), "model_fields", None)
+                if fields is None:
+                    continue
+                short = re.sub(r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", name)
+                text = (getattr(models, name).__doc__ or "").strip()
+                self._texts[short] = (
+                    text, {(f.serialization_alias or n): f.description or "" for n, f in fields.items()},
+                )  # fmt: skip
+        return self._texts.get(type_name, ("", {}))
+
+
+def _reference(kind: str, package: str, pending: list[str]) -> Json:
+    if kind.startswith("[]"):
+        return {"type": "array", "items": _reference(kind[2:], package, pending)}
+    if kind.startswith("{}"):
+        return {"type": "object", "additionalProperties": _reference(kind[2:], package, pending)}
+    if kind in _SIMPLE:
+        return dict(_SIMPLE[kind])
+    pending.append(kind)
+    return {"allOf": [{"$ref": f"#/components/schemas/{_schema_name(kind, package)}"}], "default": {}}
+
+
+def _schema_name(kind: str, package: str) -> str:
+    if kind in {"ObjectMeta", "OwnerReference", "ManagedFieldsEntry", "LabelSelector", "LabelSelectorRequirement", "Condition"}:
+        return f"io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"
+    return f"{package}.{go_name(kind)}"
+
+
+def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json:
+    out: Json = {}
+    package = _PACKAGES.get(group, "")
+    pending = [r.type_name for r in resources if r.type_name]
+    kinds = {r.type_name: r for r in resources}
+    while pending:
+        name = pending.pop()
+        title = _schema_name(name, package)
+        if title in out:
+            continue
+        about, described = texts.of(name)
+        properties = {}
+        out[title] = schema = {"type": "object", "properties": properties}
+        if about:
+            schema["description"] = about
+        required = [n for n, f in TYPES[name].items() if f.required]
+        if required:
+            schema["required"] = required
+        for member, field in TYPES[name].items():
+            properties[member] = _reference(field.type, package, pending)
+            if described.get(member):
+                properties[member]["description"] = described[member]
+        if name in kinds:
+            r = kinds[name]
+            schema["x-kubernetes-group-version-kind"] = [{"group": r.group, "kind": r.kind, "version": r.version}]
+    return out
+
+
+def _custom_schema(resource: Resource) -> tuple[str, Json]:
+    assert resource.custom is not None
+    schema = dict(resource.custom.versions[resource.version].schema)
+    schema["properties"] = {
+        **(schema.get("properties") or {}),
+        "apiVersion": {"type": "string", "description": "The version of the schema of this object."},
+        "kind": {"type": "string", "description": "The kind of this object."},
+        "metadata": {"type": "object", "description": "Standard object's metadata."},
+    }
+    schema["x-kubernetes-group-version-kind"] = [{"group": resource.group, "kind": resource.kind, "version": resource.version}]
+    return f"{'.'.join(reversed(resource.group.split('.')))}.{resource.version}.{resource.kind}", schema
+
+
+def openapi_v3(registry: Registry, group: str, version: str, texts: Descriptions) -> Json | None:
+    """GET /openapi/v3/apis/GROUP/VERSION."""
+    served = _of_version(registry, group, version)
+    if not served:
+        return None
+    if served[0].custom is not None:
+        schemas = dict(_custom_schema(r) for r in served if r.custom is not None)
+    else:
+        schemas = _schemas(served, group, texts)
+    return {
+        "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": _paths(served),
+        "components": {"schemas": schemas},
+    }  # fmt: skip
+
+
+def openapi_v2(registry: Registry, texts: Descriptions) -> Json:
+    """GET /openapi/v2 in JSON."""
+    definitions: Json = {}
+    for group in ["", *registry.groups()]:
+        served = [r for r in registry.all() if r.group == group and r.custom is None]
+        definitions.update(_schemas(served, group, texts))
+    text = msgspec.json.encode(definitions).replace(b"#/components/schemas/", b"#/definitions/")
+    paths = _paths(r for r in registry.all())
+    return {
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": paths, "definitions": msgspec.json.decode(text),
+    }  # fmt: skip
+
+
+def version_info() -> Json:
+    """GET /version."""
+    return {
+        "major": "1", "minor": "31", "gitVersion": "v1.31.4", "gitCommit": "lab", "gitTreeState": "clean",
+        "buildDate": "2025-01-01T00:00:00Z", "goVersion": "none", "compiler": "CPython", "platform": "linux/amd64",
+    }  # fmt: skip

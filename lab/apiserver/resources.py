@@ -1,0 +1,251 @@
+"""The registry: every resource the server serves, as one row of facts, and the custom ones that CRDs add.
+
+A row answers what the generic code in api.py asks: names, scope, subresources, which fields select, whose metadata a status
+write takes. A new built-in kind is a new row (and, if it has rules of its own, an entry in kinds.py), never a new function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lab.apiserver.errors import qualified
+
+if TYPE_CHECKING:
+    from lab.apiserver.crds import Definition
+
+Json = dict[str, Any]
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource in one version."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    type_name: str = ""  # The row of builtin_types.json; empty for custom resources.
+    singular: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    status: bool = False
+    scale: bool = False
+    subresources: tuple[str, ...] = ()  # Further ones: finalize, token, eviction, binding.
+    fields: tuple[str, ...] = ()  # Field selectors besides metadata.name and metadata.namespace.
+    custom_fields: bool = False  # Says "field label not supported" for others.
+    name_rule: str = "subdomain"
+    generation: bool = False  # Counts changes outside metadata and status.
+    needs_rv: bool = False  # PUT without resourceVersion is refused.
+    creates_on_put: bool = False
+    returns_deleted: bool = False  # DELETE answers the object.
+    status_metadata: str = "new"  # Whose labels and annotations a status write takes: the body's, or the stored ones ("old").
+    keeps_status: bool = False  # Status in a create is stored.
+    graceful: bool = False
+    store_as: str = ""  # The store's name when it is not the resource's own (events.k8s.io).
+    list_kind: str = ""
+    custom: Definition | None = None
+
+    @property
+    def api_version(self) -> str:
+        """apiVersion of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """Plural with group, as messages and the store name it."""
+        return qualified(self.plural, self.group)
+
+    @property
+    def storage(self) -> str:
+        """The name of its shelf in the store."""
+        return self.store_as or self.qualified
+
+    @property
+    def prefix(self) -> bytes:
+        """How every stored body begins."""
+        return f'{{"kind":"{self.kind}","apiVersion":"{self.api_version}",'.encode()
+
+    @property
+    def list_name(self) -> str:
+        """The kind of a list of them."""
+        return self.list_kind or self.kind + "List"
+
+
+def _row(group: str, kind: str, plural: str, /, **facts: Any) -> Resource:
+    return Resource(group, "v1", plural, kind, **{"type_name": kind, "singular": kind.lower(), **facts})
+
+
+_EVENT_FIELDS = (
+    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
+    "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
+)  # fmt: skip
+_APPS = {"categories": ("all",), "status": True, "generation": True, "custom_fields": False}
+_RBAC = "rbac.authorization.k8s.io"
+_HOOKS: dict[str, Any] = {"namespaced": False, "categories": ("api-extensions",), "generation": True, "needs_rv": True}
+
+BUILTIN: tuple[Resource, ...] = (
+    _row("", "ConfigMap", "configmaps", short_names=("cm",)),
+    _row("", "Endpoints", "endpoints", short_names=("ep",), creates_on_put=True),
+    _row(
+        "", "Event", "events", type_name="CoreEvent", short_names=("ev",), fields=_EVENT_FIELDS, custom_fields=True, creates_on_put=True
+    ),
+    _row(
+        "", "Namespace", "namespaces", namespaced=False, short_names=("ns",), status=True, subresources=("finalize",),
+        verbs=tuple(v for v in ALL_VERBS if v != "deletecollection"), fields=("status.phase",), custom_fields=True,
+        name_rule="label", returns_deleted=True,
+    ),
+    _row(
+        "", "Node", "nodes", namespaced=False, short_names=("no",), status=True, fields=("spec.unschedulable",),
+        custom_fields=True, keeps_status=True,
+    ),
+    _row(
+        "", "Pod", "pods", short_names=("po",), categories=("all",), status=True, subresources=("binding", "eviction"),
+        fields=(
+            "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+            "status.phase", "status.podIP", "status.nominatedNodeName",
+        ),
+        custom_fields=True, returns_deleted=True, graceful=True,
+    ),
+    _row("", "Secret", "secrets", fields=("type",), custom_fields=True),
+    _row(
+        "", "ServiceAccount", "serviceaccounts", short_names=("sa",), subresources=("token",), returns_deleted=True,
+    ),
+    _row(
+        "", "Service", "services", short_names=("svc",), categories=("all",), status=True, fields=("spec.clusterIP", "spec.type"),
+        custom_fields=True, name_rule="dns1035", creates_on_put=True, returns_deleted=True,
+    ),
+    _row("apps", "ControllerRevision", "controllerrevisions"),
+    _row("apps", "DaemonSet", "daemonsets", short_names=("ds",), **_APPS),
+    _row("apps", "Deployment", "deployments", short_names=("deploy",), scale=True, **_APPS),
+    _row("apps", "ReplicaSet", "replicasets", short_names=("rs",), scale=True, **_APPS),
+    _row(
+        "events.k8s.io", "Event", "events", type_name="EventsEvent", short_names=("ev",), custom_fields=True, store_as="events",
+        fields=tuple(f.replace("involvedObject", "regarding").replace("reportingComponent", "reportingController") for f in _EVENT_FIELDS),
+        creates_on_put=True,
+    ),
+    _row("discovery.k8s.io", "EndpointSlice", "endpointslices", generation=True),
+    _row("coordination.k8s.io", "Lease", "leases", needs_rv=True, creates_on_put=True),
+    _row("networking.k8s.io", "Ingress", "ingresses", short_names=("ing",), status=True, generation=True, creates_on_put=False),
+    _row("networking.k8s.io", "IngressClass", "ingressclasses", namespaced=False, generation=True),
+    _row("networking.k8s.io", "NetworkPolicy", "networkpolicies", short_names=("netpol",), generation=True),
+    _row(_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False, name_rule="path"),
+    _row(_RBAC, "ClusterRole", "clusterroles", namespaced=False, name_rule="path"),
+    _row(_RBAC, "RoleBinding", "rolebindings", name_rule="path"),
+    _row(_RBAC, "Role", "roles", name_rule="path"),
+    _row("admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", **_HOOKS),
+    _row("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", **_HOOKS),
+    _row(
+        "apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False, status=True,
+        short_names=("crd", "crds"), categories=("api-extensions",), generation=True, needs_rv=True, returns_deleted=True,
+    ),
+    *(
+        _row(f"{group}.k8s.io", kind, kind.lower() + "s", namespaced=kind.startswith("Local"), verbs=("create",))
+        for group, kind in (
+            ("authentication", "SelfSubjectReview"), ("authentication", "TokenReview"),
+            ("authorization", "LocalSubjectAccessReview"), ("authorization", "SelfSubjectAccessReview"),
+            ("authorization", "SelfSubjectRulesReview"), ("authorization", "SubjectAccessReview"),
+        )
+    ),
+)  # fmt: skip
+
+# The order in which groups are listed; custom groups follow.
+GROUP_ORDER = (
+    "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "networking.k8s.io", "rbac.authorization.k8s.io",
+    "admissionregistration.k8s.io", "apiextensions.k8s.io", "coordination.k8s.io", "discovery.k8s.io",
+)  # fmt: skip
+
+
+def dig(document: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, or None."""
+    value: Any = document
+    for part in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+_SELECTS_AS = {"regarding": "involvedObject", "reportingController": "reportingComponent"}
+
+
+def selecting_fields(resource: Resource, document: Json) -> dict[str, str]:
+    """The fields of a stored document that selectors may ask for (metadata.name and .namespace are in its key)."""
+    out = {}
+    for name in resource.fields:
+        value = dig(document, "source.component" if name == "source" else name)
+        out[name] = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+    if "spec.unschedulable" in out and not out["spec.unschedulable"]:
+        out["spec.unschedulable"] = "false"
+    return out
+
+
+def stored_field(name: str) -> str:
+    """The name under which the store keeps a selecting field of a second view of the same objects."""
+    head, _, rest = name.partition(".")
+    return _SELECTS_AS.get(head, head) + (f".{rest}" if rest else "")
+
+
+@dataclass(slots=True)
+class Registry:
+    """All resources by (group, version, plural); custom ones come and go with their definitions."""
+
+    served: dict[tuple[str, str, str], Resource] = field(default_factory=lambda: {(r.group, r.version, r.plural): r for r in BUILTIN})
+    definitions: dict[str, Definition] = field(default_factory=dict)
+    version: int = 0  # Changes with every change of the custom part, for caches of discovery and OpenAPI.
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        """The resource, or None."""
+        return self.served.get((group, version, plural))
+
+    def by_storage(self, storage: str) -> Resource | None:
+        """The resource in whose form a shelf of the store keeps its objects."""
+        for resource in self.served.values():
+            if resource.storage == storage and not resource.store_as and (resource.custom is None or resource.custom.storage == resource.version):
+                return resource
+        return None
+
+    def by_kind(self, group: str, version: str, kind: str) -> Resource | None:
+        """The resource of a kind."""
+        for resource in self.served.values():
+            if (resource.group, resource.version, resource.kind) == (group, version, kind):
+                return resource
+        return None
+
+    def all(self) -> Iterator[Resource]:
+        """Every resource."""
+        yield from self.served.values()
+
+    def groups(self) -> list[str]:
+        """Named groups in listing order."""
+        named = {r.group for r in self.served.values() if r.group}
+        return [g for g in GROUP_ORDER if g in named] + sorted(named - set(GROUP_ORDER))
+
+    def versions(self, group: str) -> list[str]:
+        """Versions of a group, the preferred one first."""
+        return sorted({r.version for r in self.served.values() if r.group == group}, key=version_rank)
+
+    def install(self, name: str, definition: Definition | None, resources: tuple[Resource, ...]) -> None:
+        """Replace what a CustomResourceDefinition adds; None takes it away."""
+        self.served = {k: r for k, r in self.served.items() if r.custom is None or r.custom.name != name}
+        self.definitions.pop(name, None)
+        if definition is not None:
+            self.definitions[name] = definition
+            self.served.update({(r.group, r.version, r.plural): r for r in resources})
+        self.version += 1
+
+
+def version_rank(version: str) -> tuple[int, int, int, str]:
+    """Sort key by Kubernetes version priority: v2, v1, v2beta1, v1beta2, v1alpha1, then others by name."""
+
+
+    found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if not found:
+        return (3, 0, 0, version)
+    level = {None: 0, "beta": 1, "alpha": 2}[found[2]]
+    return (level, -int(found[1]), -int(found[3] or 0), "")

@@ -1,0 +1,114 @@
+"""Label and field selectors: parse what a query says, and match it against labels or fields.
+
+Pure. Called for every list, watch and delete of a collection. Knows the texts of the server's parse errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lab.apiserver.errors import bad_request
+
+_TOKEN = re.compile(r"\s*(==|!=|[=!,()<>]|[^\s=!,()<>]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One condition: `operator` is one of = != in notin exists !exists gt lt."""
+
+    key: str
+    operator: str
+    values: frozenset[str] = frozenset()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether these labels meet it. != and notin hold where the label is missing."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "=" | "in":
+                return value is not None and value in self.values
+            case "!=" | "notin":
+                return value is None or value not in self.values
+            case "exists":
+                return value is not None
+            case "!exists":
+                return value is None
+        bound = next(iter(self.values))
+        if value is None or not re.fullmatch(r"-?\d+", value):
+            return False
+        return int(value) > int(bound) if self.operator == "gt" else int(value) < int(bound)
+
+
+Selector = tuple[Requirement, ...]
+
+
+def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether all requirements hold; the empty selector matches everything."""
+    return all(r.holds(labels) for r in selector)
+
+
+def parse_labels(text: str) -> Selector:
+    """The requirements of a labelSelector.
+
+    Raises:
+        ApiError: 400 with the server's text.
+
+    """
+    tokens = _TOKEN.findall(text)
+    out: list[Requirement] = []
+    at = 0
+
+    def peek() -> str:
+        return tokens[at] if at < len(tokens) else ""
+
+    while at < len(tokens):
+        negated = peek() == "!"
+        at += negated
+        key = peek()
+        if key in {"", ",", "=", "==", "!=", "(", ")", "!", "<", ">"}:
+            raise bad_request(f"unable to parse requirement: found '{key}', expected: identifier")
+        at += 1
+        operator = peek()
+        if negated or operator in {"", ","}:
+            out.append(Requirement(key, "!exists" if negated else "exists"))
+        elif operator in {"=", "==", "!=", "<", ">"}:
+            at += 1
+            value = "" if peek() == "," else peek()
+            at += bool(value)
+            name = {"=": "=", "==": "=", "!=": "!=", ">": "gt", "<": "lt"}[operator]
+            out.append(Requirement(key, name, frozenset({value})))
+        elif operator in {"in", "notin"}:
+            at += 1
+            if peek() != "(":
+                raise bad_request(f"unable to parse requirement: found '{peek()}' expected: '('")
+            at += 1
+            values = set()
+            while peek() not in {"", ")"}:
+                values.add("" if peek() == "," else peek())
+                at += peek() != ","
+                at += peek() == ","
+            if peek() != ")":
+                raise bad_request("unable to parse requirement: found '', expected: ',' or ')'")
+            at += 1
+            out.append(Requirement(key, operator, frozenset(values)))
+        else:
+            raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+        if at < len(tokens):
+            if peek() != ",":
+                raise bad_request(f"found '{peek()}', expected: ',' or 'end of string'")
+            at += 1
+    return tuple(out)
+
+
+def parse_fields(text: str, check: Callable[[str], None]) -> Selector:
+    """The requirements of a fieldSelector; `check` raises for a field that does not select here."""
+    out: list[Requirement] = []
+    for term in filter(None, text.split(",")):
+        found = re.match(r"([^=!]+)(==|!=|=)(.*)", term)
+        if not found:
+            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
+        key, operator, value = found.groups()
+        check(key)
+        out.append(Requirement(key, "!=" if operator == "!=" else "=", frozenset({value})))
+    return tuple(out)

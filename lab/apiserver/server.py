@@ -1,0 +1,262 @@
+"""The process: state directory, certificates, sockets, and the end by a signal.
+
+`python -m lab apiserver --listen ADDRESS:PORT --state DIR [--listen-netns NETNS=ADDRESS:PORT ...]` calls main(). When it is
+ready it prints one JSON line: url, ca, token (of the administrator), kubeconfig. Port, CA and tokens are kept in DIR, so that
+clients go on after a restart. No root is needed but for --listen-netns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import ctypes
+import ipaddress
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from lab.apiserver import auth, bootstrap, tables
+from lab.apiserver.api import Api, make_stored
+from lab.apiserver.auth import Authorizer, Tokens
+from lab.apiserver.controllers import Controllers
+from lab.apiserver.http import Server
+from lab.apiserver.pki import DNS_NAMES, Authority
+from lab.apiserver.resources import Registry
+from lab.apiserver.services import API_SERVICE_ADDRESS
+from lab.apiserver.store import Key, Store, Stored
+from lab.apiserver.watching import Hub
+
+Json = dict[str, Any]
+MAX_BODY_BYTES = 8 * 1024 * 1024
+SHUTDOWN_S = 0.5
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """An address to listen on, in this or a named network namespace."""
+
+    address: str
+    port: int
+    netns: str = ""
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that answers. `url` is what clients on this machine use."""
+
+    url: str
+    ca_file: Path
+    token: str
+    kubeconfig: Path
+    api: Api
+    hub: Hub
+    server: Server
+    authority: Authority
+    _stack: contextlib.AsyncExitStack = field(repr=False)
+
+    async def close(self) -> None:
+        """End watches, connections and the store."""
+        await self._stack.aclose()
+
+
+def parse_listen(text: str) -> Listen:
+    """ADDRESS:PORT or NETNS=ADDRESS:PORT.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+
+    """
+    netns, _, rest = text.rpartition("=")
+    address, _, port = rest.rpartition(":")
+    address = address.strip("[]")
+    try:
+        ipaddress.ip_address(address)
+        number = int(port)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ADDRESS:PORT or NETNS=ADDRESS:PORT, e.g. 127.0.0.1:6443") from None
+    return Listen(address, number, netns)
+
+
+def _bind(listen: Listen) -> socket.socket:
+    """A listening socket; in a namespace it is made there and works from here."""
+    family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
+    if listen.netns:
+        with _inside(listen.netns):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+    else:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setblocking(False)
+    sock.bind((listen.address, listen.port))
+    sock.listen(512)
+    return sock
+
+
+@contextlib.contextmanager
+def _inside(netns: str) -> Any:
+    """Be in a named network namespace for a moment: a socket belongs to where it was made."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{netns}", os.O_RDONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.setns(there, CLONE_NEWNET):
+            error = ctypes.get_errno()
+            raise OSError(error, f"cannot enter network namespace {netns}: {os.strerror(error)} (are you root?)")
+        try:
+            yield
+        finally:
+            libc.setns(home, CLONE_NEWNET)
+    finally:
+        os.close(there)
+        os.close(home)
+
+
+def _remembered(path: Path, make: str) -> str:
+    """The text in a file of the state directory; written when it is not there."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(make, encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def kubeconfig_for(url: str, ca: bytes, token: str) -> Json:
+    """A kubeconfig document with one context."""
+    cluster = {"server": url, "certificate-authority-data": base64.b64encode(ca).decode()}
+    return {
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab", "preferences": {},
+        "clusters": [{"name": "lab", "cluster": cluster}], "users": [{"name": "lab", "user": {"token": token}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": "default"}}],
+    }  # fmt: skip
+
+
+def _open_store(directory: Path, registry: Registry) -> Store:
+    """The store; while it reads, custom objects need no index beyond labels, and built-in ones find their row."""
+
+    def index(storage: str, key: Key, rv: int, body: bytes) -> Stored:
+        return make_stored(registry, storage, msgspec.json.decode(body), rv, body=body)
+
+    return Store(directory, index)
+
+
+async def start(listen: Sequence[Listen], state: Path) -> Running:
+    """Bring a server up; it runs in the current loop until Running.close().
+
+    Raises:
+        OSError: an address cannot be bound.
+
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    port_file = state / "port"
+    wanted = [
+        Listen(e.address, int(port_file.read_text()), e.netns) if e.port == 0 and not e.netns and port_file.exists() else e for e in listen
+    ]
+    sockets = [_bind(entry) for entry in wanted]
+    first = sockets[0].getsockname()
+    port_file.write_text(str(first[1]))
+    authority = Authority(state / "pki")
+    addresses = {"127.0.0.1", "::1", API_SERVICE_ADDRESS, *(e.address for e in wanted)}
+    pair = authority.issue("server", "kube-apiserver", names=DNS_NAMES, addresses=addresses)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate_path))
+    context.load_cert_chain(pair.certificate, pair.key)
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+    rng = random.Random()  # noqa: S311  # Names, ports and uids of a lab.
+    registry = Registry()
+    store = _open_store(state, registry)
+    api = Api(store, registry, now=tables.utc_now, rng=rng)
+    hub = Hub(store)
+    controllers = Controllers(api, hub)
+    bootstrap.populate(api)
+    controllers.start()
+    controllers.work()
+    admin_token = _remembered(state / "token", secrets.token_urlsafe(24))
+    signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
+    server = Server(
+        api, registry, hub, Authorizer(store), Tokens(signing, store), admin_token, clock=auth.wall_clock, rng=rng
+    )  # fmt: skip
+
+    stack = contextlib.AsyncExitStack()
+    stack.callback(store.close)
+    group = asyncio.create_task(controllers.run(), name="apiserver-controllers")
+    stack.push_async_callback(_cancel, group)
+    runner = web.ServerRunner(
+        web.Server(server.handle, request_factory=_request, handler_cancellation=True, access_log=None), shutdown_timeout=SHUTDOWN_S
+    )  # fmt: skip
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    stack.push_async_callback(server.close)
+    for sock in sockets:
+        await web.SockSite(runner, sock, ssl_context=context, backlog=512).start()
+    host = f"[{first[0]}]" if ":" in first[0] else first[0]
+    url = f"https://{'127.0.0.1' if first[0] == '0.0.0.0' else host}:{first[1]}"  # noqa: S104  # Compared, not bound.
+    kubeconfig = state / "kubeconfig"
+    kubeconfig.touch(mode=0o600)
+    document = kubeconfig_for(url, authority.certificate_path.read_bytes(), admin_token)
+    kubeconfig.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return Running(url, authority.certificate_path, admin_token, kubeconfig, api, hub, server, authority, stack)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
+
+
+async def _serve(listen: Sequence[Listen], state: Path) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = await start(listen, state)
+    ready = {
+        "url": running.url, "ca": str(running.ca_file), "token": running.token, "kubeconfig": str(running.kubeconfig),
+    }  # fmt: skip
+    print(json.dumps(ready), flush=True)
+    await stop.wait()
+    await running.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the server until SIGTERM; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="lab apiserver", description="A small durable Kubernetes API server.")
+    parser.add_argument("--listen", type=parse_listen, default=Listen("127.0.0.1", 0), help="ADDRESS:PORT; port 0 is any, remembered in DIR")
+    parser.add_argument(
+        "--listen-netns", type=parse_listen, action="append", default=[], metavar="NETNS=ADDRESS:PORT",
+        help="listen in a named network namespace too (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where state, CA and tokens are kept")
+    options = parser.parse_args(argv)
+    for entry in options.listen_netns:
+        if not entry.netns:
+            parser.error("--listen-netns needs NETNS=ADDRESS:PORT")
+    try:
+        asyncio.run(_serve([options.listen, *options.listen_netns], options.state.absolute()))
+    except OSError as error:
+        print(f"lab apiserver: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

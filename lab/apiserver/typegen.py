@@ -1,0 +1,90 @@
+"""Write builtin_types.json: the fields of the built-in kinds, taken from the kubernetes package's generated models.
+
+Run by hand (`python -m lab.apiserver.typegen`) when the package changes; the server reads only the JSON, because importing
+the models costs more than the whole start of the server may. Nothing else may import this module.
+
+Shape of the file: {type name: {field name: type}}, where a type is one of string, int, bool, number, time, bytes, any,
+intstr, another type's name, `[]type` or `{}type`; a leading `!` marks a field the API always writes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from kubernetes.client import models
+
+ROOTS = """
+V1Namespace V1Service V1Endpoints V1Node V1Pod V1ConfigMap V1Secret V1ServiceAccount CoreV1Event EventsV1Event V1EndpointSlice
+V1Lease V1Deployment V1DaemonSet V1ReplicaSet V1ControllerRevision V1Ingress V1IngressClass V1NetworkPolicy V1Role V1ClusterRole
+V1RoleBinding V1ClusterRoleBinding V1CustomResourceDefinition V1ValidatingWebhookConfiguration V1MutatingWebhookConfiguration
+V1TokenReview V1SubjectAccessReview V1LocalSubjectAccessReview V1SelfSubjectAccessReview V1SelfSubjectRulesReview V1SelfSubjectReview
+AuthenticationV1TokenRequest V1DeleteOptions V1Eviction V1Binding V1Scale
+""".split()
+OUTPUT = Path(__file__).with_name("builtin_types.json")
+
+
+def type_name(cls: type) -> str:
+    """The name in the table: the class name without its version."""
+    return re.sub(r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", cls.__name__)
+
+
+def reference(annotation: Any, found: dict[str, type]) -> str:
+    """The table's word for a Python annotation; classes met on the way are added to `found`."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return reference(arguments[0], found)
+    if origin is typing.Union or origin is types.UnionType:
+        choices = {reference(a, found) for a in arguments if a is not type(None)}
+        if choices == {"int", "string"}:
+            return "intstr"
+        if choices == {"int", "number"}:
+            return "number"
+        if choices == {"bytes", "string"}:
+            return "bytes"
+        return choices.pop() if len(choices) == 1 else "any"
+    if origin is list:
+        return "[]" + reference(arguments[0], found)
+    if origin is dict:
+        inner = reference(arguments[1], found)
+        return "any" if inner == "any" else "{}" + inner
+    simple = {str: "string", int: "int", bool: "bool", float: "number", bytes: "bytes", datetime.datetime: "time"}
+    if annotation in simple:
+        return simple[annotation]
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        found[type_name(annotation)] = annotation
+        return type_name(annotation)
+    return "any"
+
+
+def table() -> dict[str, dict[str, str]]:
+    """All types reachable from ROOTS."""
+    pending = {type_name(getattr(models, root)): getattr(models, root) for root in ROOTS}
+    out: dict[str, dict[str, str]] = {}
+    while pending:
+        name, cls = pending.popitem()
+        if name in out:
+            continue
+        found: dict[str, type] = {}
+        out[name] = {
+            (field.serialization_alias or field_name): ("!" if field.is_required() else "") + reference(field.annotation, found)
+            for field_name, field in cls.model_fields.items()
+        }
+        pending.update(found)
+    return dict(sorted(out.items()))
+
+
+def main() -> int:
+    """Write the file; returns the exit status."""
+    OUTPUT.write_text(json.dumps(table(), separators=(",", ":")).replace('},"', '},\n"') + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
