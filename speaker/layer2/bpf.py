@@ -8,7 +8,7 @@ are more ranges of addresses than fit), never too little: the responder checks a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 # Opcodes of linux/bpf_common.h: class | size or operation | mode or source.
 LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -34,14 +34,17 @@ MOST_RANGES = 670
 """Six instructions each: a leaf has four, and a tree of n leaves has n - 1 forks of two."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """struct sock_filter: opcode, how far to jump if true and if false, operand."""
+class Instruction(NamedTuple):
+    """struct sock_filter: opcode, how far to jump if true and if false, operand. A tuple, since thousands are made at once."""
 
     code: int
     jump_true: int
     jump_false: int
     operand: int
+
+
+_DROPPED: Final = Instruction(RETURN, 0, 0, DROP)
+_ACCEPTED: Final = Instruction(RETURN, 0, 0, ACCEPT)
 
 
 def compile_filter(targets: Iterable[bytes]) -> tuple[Instruction, ...]:
@@ -51,7 +54,7 @@ def compile_filter(targets: Iterable[bytes]) -> tuple[Instruction, ...]:
     """
     ranges = cover(int.from_bytes(target, "big") for target in targets)
     if not ranges:
-        return (Instruction(RETURN, 0, 0, DROP),)
+        return (_DROPPED,)
     checks = (
         (LOAD_BYTE, VLAN_TAG_PRESENT, 0),
         (LOAD_HALF, ETHERTYPE_OFFSET, 0x0806),
@@ -62,10 +65,10 @@ def compile_filter(targets: Iterable[bytes]) -> tuple[Instruction, ...]:
         program += [
             Instruction(load, 0, 0, offset),
             Instruction(JUMP_EQUAL, 1, 0, value),
-            Instruction(RETURN, 0, 0, DROP),
+            _DROPPED,
         ]
     program.append(Instruction(LOAD_WORD, 0, 0, TARGET_OFFSET))
-    program += _search(ranges)
+    _append_search(program, ranges, 0, len(ranges))
     assert len(program) <= LONGEST_PROGRAM, f"{len(program)} instructions for {len(ranges)} ranges"
     return tuple(program)
 
@@ -92,21 +95,19 @@ def cover(numbers: Iterable[int], most: int = MOST_RANGES) -> list[tuple[int, in
     return merged
 
 
-def _search(ranges: Sequence[tuple[int, int]]) -> list[Instruction]:
-    """A search tree over the ranges. Conditional jumps reach 255 instructions only, so forks use the long jump."""
-    if len(ranges) == 1:
-        first, last = ranges[0]
-        return [
-            Instruction(JUMP_GREATER_OR_EQUAL, 0, 2, first),
-            Instruction(JUMP_GREATER, 1, 0, last),
-            Instruction(RETURN, 0, 0, ACCEPT),
-            Instruction(RETURN, 0, 0, DROP),
-        ]
-    middle = len(ranges) // 2
-    lower, upper = _search(ranges[:middle]), _search(ranges[middle:])
-    return [
-        Instruction(JUMP_GREATER_OR_EQUAL, 0, 1, ranges[middle][0]),
-        Instruction(JUMP, 0, 0, len(lower)),
-        *lower,
-        *upper,
-    ]
+def _append_search(program: list[Instruction], ranges: Sequence[tuple[int, int]], begin: int, end: int) -> None:
+    """Append a search tree over ranges[begin:end]. Conditional jumps reach 255 instructions, so forks use the long jump."""
+    if end - begin == 1:
+        first, last = ranges[begin]
+        program.append(Instruction(JUMP_GREATER_OR_EQUAL, 0, 2, first))
+        program.append(Instruction(JUMP_GREATER, 1, 0, last))
+        program.append(_ACCEPTED)
+        program.append(_DROPPED)
+        return
+    middle = (begin + end) // 2
+    program.append(Instruction(JUMP_GREATER_OR_EQUAL, 0, 1, ranges[middle][0]))
+    fork = len(program)
+    program.append(_DROPPED)  # Replaced below, when it is known how far the upper half is.
+    _append_search(program, ranges, begin, middle)
+    program[fork] = Instruction(JUMP, 0, 0, len(program) - fork - 1)
+    _append_search(program, ranges, middle, end)

@@ -9,6 +9,7 @@ import array
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from config.model import InterfaceName
 from speaker.layer2.arp import ETHERTYPE_ARP
@@ -48,9 +49,7 @@ class ArpSocket:
 
     def _attach(self, program: Sequence[Instruction]) -> None:
         """Replace the filter (socket(7), SO_ATTACH_FILTER); the kernel does it atomically."""
-        code = array.array("B")
-        for one in program:
-            code.frombytes(struct.pack("=HBBI", one.code, one.jump_true, one.jump_false, one.operand))
+        code = array.array("B", struct.pack("=" + "HBBI" * len(program), *chain.from_iterable(program)))
         address, _ = code.buffer_info()
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), address))
 
