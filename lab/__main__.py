@@ -103,7 +103,9 @@ def _up(where: Paths, arguments: argparse.Namespace) -> int:
 
 
 def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
-    return asyncio.run(lifecycle.supervise(where, nodes=arguments.nodes, network=arguments.net))
+    from lab.supervisor import main as supervise  # noqa: PLC0415 - The other verbs need not load the whole cluster.
+
+    return asyncio.run(supervise(where, nodes=arguments.nodes, network=arguments.net))
 
 
 def _down(where: Paths, _: argparse.Namespace) -> int:

@@ -17,14 +17,11 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from pyroute2.netlink.exceptions import NetlinkError
-
-from lab import control, supervisor, topology
+from lab import control, leftovers, topology
 from lab.images import CLONE, NGINX
 from lab.paths import LabError, Paths
 from lab.processes import BASE_PATH
 from lab.topology import Topology
-from telemetry import log as telemetry_log
 
 END_S: Final = 20.0
 _PROGRAMS: Final = {"nsenter": "util-linux", "ip": "iproute2", "nft": "nftables", NGINX: "nginx-light", "curl": "curl"}
@@ -79,27 +76,6 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         raise LabError(said or f"the lab did not come up; see {where.supervisor_log}")
 
 
-async def supervise(where: Paths, *, nodes: int, network: IPv4Network | None) -> int:
-    """Be the supervisor. The first line on standard output is `ready`, or why not."""
-    telemetry_log.configure("info", component="lab", stream=sys.stderr.buffer)
-    plan = topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, sys.stdout.fileno())
-        os.close(silence)
-
-    try:
-        with where.lock():
-            await supervisor.Supervisor(where, plan).run(lambda: say("ready"))
-    except (LabError, OSError, NetlinkError) as error:
-        telemetry_log.get_logger(__name__).error("lab_failed", error=str(error))
-        say(f"the lab did not come up: {error}")
-        return 1
-    return 0
-
-
 def down(where: Paths) -> bool:
     """Take the lab away, and whatever a killed one left; true if one was running.
 
@@ -116,7 +92,7 @@ def down(where: Paths) -> bool:
         if not _wait_unlocked(where, END_S):
             _kill_supervisor(where)
     with where.lock():
-        supervisor.clear(where, topology.lab_id(where.root))
+        leftovers.clear(where, topology.lab_id(where.root))
     return running
 
 
@@ -160,4 +136,4 @@ def running_topology(where: Paths) -> Topology:
     state = where.read_state()
     if state is None or not _is_locked(where):
         raise LabError(f"no lab is up in {where.root}; python -m lab up starts one")
-    return supervisor.plan_of(where, state)
+    return topology.plan(topology.lab_id(where.root), nodes=state.nodes, network=IPv4Network(state.network))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from pyroute2.netlink.exceptions import NetlinkError
 
 from kube import resources
 from kube.auth import Credentials
@@ -32,11 +32,13 @@ from lab.dataplane import Proxies
 from lab.images import CLONE
 from lab.kinds import LEASES, NODES
 from lab.kubelet import Kubelet, Places
+from lab.leftovers import clear
 from lab.manager import Manager
 from lab.mirror import Mirror
 from lab.paths import LabError, Paths, State
 from lab.topology import API_PORT, Node, Topology
 from lab.workloads import is_ready, node_is_ready
+from telemetry import log as telemetry_log
 from telemetry.log import get_logger
 from telemetry.tasks import supervise
 
@@ -396,15 +398,22 @@ def _lease_body(node: Node) -> dict[str, Any]:
     }
 
 
-def clear(paths: Paths, identity: str) -> None:
-    """Remove everything a lab leaves on this machine but its logs. Its processes must have ended. Can be repeated."""
-    netns.tear_down(identity)
-    for directory in (paths.api, paths.pods):
-        shutil.rmtree(directory, ignore_errors=True)
-    for file in (paths.state, paths.root / "control.sock"):
-        file.unlink(missing_ok=True)
+async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
+    """Be the supervisor. The first line on standard output is `ready`, or why not; logs go to standard error."""
+    telemetry_log.configure("info", component="lab", stream=sys.stderr.buffer)
+    plan = topology.plan(topology.lab_id(paths.root), nodes=nodes, network=network)
 
+    def say(text: str) -> None:
+        print(text, flush=True)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, sys.stdout.fileno())
+        os.close(silence)
 
-def plan_of(paths: Paths, state: State) -> Topology:
-    """The topology that a running lab said it has."""
-    return topology.plan(topology.lab_id(paths.root), nodes=state.nodes, network=IPv4Network(state.network))
+    try:
+        with paths.lock():
+            await Supervisor(paths, plan).run(lambda: say("ready"))
+    except (LabError, OSError, NetlinkError) as error:
+        log.exception("lab_failed", error=str(error))
+        say(f"the lab did not come up: {error}")
+        return 1
+    return 0
