@@ -72,10 +72,18 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Failures in a row, and how many of them were answers of the server to a watch from the same resource version."""
+    """Three rows of failures, each ended by its own kind of success.
+
+    Attributes:
+        failures: of a server that was there; a watch that was open for a while ends it.
+        refused: answers to a watch from the same resource version; an event or a list ends it.
+        away: tries without a connection; any answer ends it, so that an outage does not slow down what follows.
+
+    """
 
     failures: int = 0
     refused: int = 0
+    away: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ START: Final = Record()
 REFUSALS_BEFORE_LIST: Final = 3
 """A server that compacted its history may say 500 instead of 410: after so many refusals, list."""
 
-_LIST_AFTER: Final = frozenset({Outcome.EXPIRED, Outcome.NO_SUCH_KIND})
+_LIST_AFTER: Final = frozenset({Outcome.EXPIRED, Outcome.NO_SUCH_KIND, Outcome.FORBIDDEN})
+"""What calls for a list. Who may list but not watch (speakers and Pods under MetalLB's own Roles) polls in this way."""
 _REFUSED: Final = frozenset({Outcome.BUSY, Outcome.STRANGE, Outcome.ENDED})
 _FAILURES: Final[Mapping[type[KubeError], Outcome]] = {
     Gone: Outcome.EXPIRED,
@@ -115,16 +124,17 @@ def next_step(record: Record, step: Step, ended: Ended, *, chance: float, pace: 
     """What to do after `step` has ended; `chance` is drawn evenly from [0, 1)."""
     if ended.outcome is Outcome.LISTED:
         # A list that succeeds does not end a row of failures: list, failing watch, list, … would never slow down.
-        return Next(Step.WATCH, 0.0, replace(record, refused=0))
+        return Next(Step.WATCH, 0.0, replace(record, refused=0, away=0))
     if ended.opened and ended.lasted_s >= pace.quick_s:
         record = START
         if ended.outcome is Outcome.ENDED:
             return Next(Step.WATCH, 0.0, START)
     if ended.outcome is Outcome.ENDED and ended.events:
         # Worth resuming at once but for servers that close after every event; the row of failures neither grows nor ends.
-        return Next(Step.WATCH, pace.base_s * (1 + chance), replace(record, refused=0))
-    cap_s = pace.away_cap_s if ended.outcome is Outcome.NO_CONNECTION else pace.cap_s
-    wait_s = min(pace.base_s * 2 ** min(record.failures, 30), cap_s) * (1 + chance)  # 2^30 is beyond any cap.
+        return Next(Step.WATCH, pace.base_s * (1 + chance), replace(record, refused=0, away=0))
+    if ended.outcome is Outcome.NO_CONNECTION:
+        return Next(step, _wait_s(record.away, pace.away_cap_s, chance, pace), replace(record, away=record.away + 1))
+    wait_s = _wait_s(record.failures, pace.cap_s, chance, pace)
     if ended.retry_after_s is not None:
         wait_s = max(wait_s, min(ended.retry_after_s, pace.longest_retry_after_s) + pace.base_s * chance)
     refused = record.refused + 1 if ended.outcome in _REFUSED else record.refused
@@ -134,3 +144,7 @@ def next_step(record: Record, step: Step, ended: Ended, *, chance: float, pace: 
     if step is Step.LIST or ended.outcome in _LIST_AFTER or refused >= REFUSALS_BEFORE_LIST:
         return Next(Step.LIST, wait_s, replace(after, refused=0))
     return Next(Step.WATCH, wait_s, after)
+
+
+def _wait_s(row: int, cap_s: float, chance: float, pace: Pace) -> float:
+    return float(min(pace.base_s * 2 ** min(row, 30), cap_s) * (1 + chance))  # 2^30 is beyond any cap.

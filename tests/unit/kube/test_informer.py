@@ -321,3 +321,20 @@ async def test_a_list_too_new_for_the_server_is_an_expired_version() -> None:
     async with responding(answer) as server, connected(server.url) as client:
         with pytest.raises(Gone):
             await anext(client.watch(SERVICES, resource_version="99999"))
+
+
+async def test_who_may_list_but_not_watch_polls() -> None:
+    lists = 0
+
+    async def answer(request: Request, line: Line) -> None:
+        nonlocal lists
+        if request.is_watch:
+            await line.answer(403, {"kind": "Status", "code": 403, "message": "cannot watch resource"})
+        else:
+            lists += 1
+            await line.answer(200, listing(lists, service(f"s{lists}", lists)))
+
+    async with responding(answer) as server, mirroring(server.url) as mirror:
+        await mirror.until(lambda: lists >= 4)
+        await mirror.until(lambda: mirror.dirty.is_set())
+        assert mirror.log.events().count("watch_failed") == 1

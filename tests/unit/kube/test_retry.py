@@ -69,13 +69,13 @@ def test_a_watch_that_closes_at_once_after_events_is_resumed_without_growing_wai
     assert (following.step, following.wait_s, following.record) == (Step.WATCH, 0.1, Record(3, 0))
 
 
-@pytest.mark.parametrize("outcome", [Outcome.EXPIRED, Outcome.NO_SUCH_KIND])
-def test_a_version_or_kind_that_is_gone_calls_for_a_list(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.EXPIRED, Outcome.NO_SUCH_KIND, Outcome.FORBIDDEN])
+def test_a_version_or_kind_that_is_gone_or_a_watch_that_is_not_allowed_calls_for_a_list(outcome: Outcome) -> None:
     assert next_step(START, Step.WATCH, Ended(outcome), chance=0.0).step is Step.LIST
 
 
-@pytest.mark.parametrize("outcome", [Outcome.NO_CONNECTION, Outcome.BROKEN, Outcome.UNAUTHORIZED, Outcome.FORBIDDEN])
-def test_a_server_that_is_away_or_refuses_us_does_not_cost_the_resource_version(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.NO_CONNECTION, Outcome.BROKEN, Outcome.UNAUTHORIZED])
+def test_a_server_that_is_away_or_does_not_know_us_does_not_cost_the_resource_version(outcome: Outcome) -> None:
     record = START
     for _ in range(50):
         following = next_step(record, Step.WATCH, Ended(outcome), chance=0.0)
@@ -116,9 +116,15 @@ def test_the_wait_that_the_server_asks_for_is_kept_within_reason() -> None:
 
 
 def test_a_connection_is_tried_more_often_than_a_busy_server() -> None:
-    long_away = Record(failures=10_000)
-    assert next_step(long_away, Step.WATCH, Ended(Outcome.NO_CONNECTION), chance=0.0).wait_s == 2.0
-    assert next_step(long_away, Step.WATCH, Ended(Outcome.BUSY), chance=0.0).wait_s == 5.0
+    assert next_step(Record(away=10_000), Step.WATCH, Ended(Outcome.NO_CONNECTION), chance=0.0).wait_s == 2.0
+    assert next_step(Record(failures=10_000), Step.WATCH, Ended(Outcome.BUSY), chance=0.0).wait_s == 5.0
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.NO_CONNECTION])
+def test_a_long_outage_does_not_slow_down_what_follows_it(outcome: Outcome) -> None:
+    following = next_step(Record(away=10_000), Step.WATCH, Ended(outcome, opened=True), chance=0.0)
+    assert following.wait_s <= 0.1
+    assert following.record.away == 0
 
 
 def requests_in(duration_s: float, answer: Callable[[Step], Ended], chance: float) -> int:
@@ -156,7 +162,7 @@ def test_a_server_that_was_killed_is_tried_five_times_in_the_first_three_seconds
 
 
 @given(
-    record=st.builds(Record, st.integers(0, 10**6), st.integers(0, 2)),
+    record=st.builds(Record, st.integers(0, 10**6), st.integers(0, 2), st.integers(0, 10**6)),
     step=st.sampled_from(Step),
     ended=st.builds(
         Ended,
