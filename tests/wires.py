@@ -78,7 +78,7 @@ class Lines:
     def __init__(self) -> None:
         self.lines: list[tuple[str, Mapping[str, Any]]] = []
 
-    def info(self, event: str, **facts: Any) -> None:
+    def info(self, event: str, /, **facts: Any) -> None:
         self.lines.append((event, facts))
 
     debug = warning = error = info

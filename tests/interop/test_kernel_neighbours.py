@@ -50,7 +50,7 @@ class Quiet:
     def __init__(self) -> None:
         self.events: list[tuple[str, Mapping[str, object]]] = []
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.events.append((event, facts))
 
     warning = debug = info
