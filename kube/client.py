@@ -24,7 +24,7 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from kube.auth import Access, Credentials, CredentialsError, load_client_certificate
-from kube.errors import Gone, KubeError, Malformed, Status, Unreachable, error_of, error_of_answer
+from kube.errors import Gone, Malformed, Status, Unreachable, error_of, error_of_answer
 from kube.objects import ObjectKey, View, key_of
 from kube.resources import Resource
 
@@ -160,6 +160,11 @@ class KubeClient:
     def server(self) -> str:
         """The address of the API server, for logs."""
         return self._credentials.access.server
+
+    @property
+    def problem(self) -> str:
+        """Why the credentials on disk are not the ones in use; empty when they are. For status pages."""
+        return self._credentials.problem
 
     async def get(self, resource: Resource[T], name: str, namespace: str | None = None) -> T:
         """One object."""
@@ -496,6 +501,3 @@ def _unreadable(kind: EventKind, document: msgspec.Raw, error: Exception) -> Wat
     except (msgspec.DecodeError, UnicodeDecodeError):
         return WatchEvent(kind, None, "", Undecoded(ObjectKey("?"), str(error)))
     return WatchEvent(kind, None, metadata.resource_version, Undecoded(key_of(metadata), str(error)))
-
-
-__all__ = ["EventKind", "KubeClient", "KubeError", "Listing", "PatchKind", "Undecoded", "WatchEvent"]

@@ -57,7 +57,7 @@ class Listeners:
 
 
 class TelemetryServer:
-    """All listeners of one process. `run` serves until it is cancelled.
+    """All listeners of one process, made inside of a running loop. `run` serves until it is cancelled.
 
     Raises:
         TlsError: at construction, when the certificate in cert_dir cannot be used.

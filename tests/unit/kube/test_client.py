@@ -320,6 +320,6 @@ async def test_rotated_certificates_that_cannot_be_used_are_remembered_as_a_prob
             assert credentials.read_again()
             client._use(credentials.access)
             await client.get(SERVICES, "a", "default")
-            assert "rotated certificates" in credentials.problem
+            assert "rotated certificates" in client.problem
         finally:
             await client.close()

@@ -336,5 +336,5 @@ async def test_who_may_list_but_not_watch_polls() -> None:
 
     async with responding(answer) as server, mirroring(server.url) as mirror:
         await mirror.until(lambda: lists >= 4)
-        await mirror.until(lambda: mirror.dirty.is_set())
+        await mirror.until(mirror.dirty.is_set)
         assert mirror.log.events().count("watch_failed") == 1
