@@ -109,17 +109,21 @@ class StreamReader:
     def _read_body(self, body: _BodyReader) -> Message | None:
         compressed = body.compressed()
         if compressed is not None:
-            return self._read_whole(self._decompressed(compressed))
+            return self._read_last(self._decompressed(compressed))
         self.owes_error = False
         return body.message()
 
     def _read_whole(self, data: bytes) -> Message:
         """Read a message of which nothing more will come. Compression may be inside, once."""
-        if data[:1] == bytes([Type.COMPRESS]):
+        if data[0] == Type.COMPRESS:
             data = self._decompressed(wire.decode_compressed(data[1:]))
+        return self._read_last(data)
+
+    def _read_last(self, data: bytes) -> Message:
+        """Read what is left when every layer is off."""
         body = self._body_reader(data)
         self.owes_error = False
-        message = None if data[0] == Type.COMPRESS else body.message()
+        message = body.message()
         if message is None:
             raise DecodeError("message is cut short or compressed twice")
         return message
