@@ -29,7 +29,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from kube import resources
 from kube.errors import KubeError, NotFound
 from kube.objects import ObjectKey
-from lab import images, netns, podspec, processes, sockets
+from lab import images, namespaces, netns, podspec, processes
 from lab.client import LabClient, timestamp
 from lab.container import Mount
 from lab.kinds import PODS, Container, Pod, Probe
@@ -373,7 +373,7 @@ class Kubelet:
         """Whether a probe, sent from the node, is answered well."""
         loop = asyncio.get_running_loop()
         try:
-            with sockets.tcp_socket(self._places.topology.netns(self.node.name)) as connection:
+            with namespaces.tcp_socket(self._places.topology.netns(self.node.name)) as connection:
                 async with asyncio.timeout(limit_s):
                     await loop.sock_connect(connection, (address, port))
                     if path is None:

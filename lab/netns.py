@@ -11,21 +11,16 @@ the node's routing and the Service rules there; two Pods of a node never talk pa
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface
-from pathlib import Path
 from typing import Any, Final
 
-from pyroute2 import AsyncIPRoute
-from pyroute2 import netns as netns_files
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab import namespaces
+from lab.namespaces import RUN_DIR
 from lab.topology import SERVICE_NETWORK, SWITCH, Machine, Node, Topology
 
-RUN_DIR: Final = Path("/run/netns")
 NODE_LINK: Final = "eth0"
 POD_BRIDGE: Final = "cni0"
 SWITCH_BRIDGE: Final = "br0"
@@ -60,23 +55,18 @@ async def build(topology: Topology) -> None:
 
     """
     for name in (SWITCH, *(machine.name for machine in topology.machines)):
-        netns_files.create(topology.netns(name))
+        namespaces.create(topology.netns(name))
     async with asyncio.TaskGroup() as group:  # Before the first link: a link takes its defaults when it is made.
         group.create_task(_settle(topology.netns(SWITCH), _COMMON_SETTINGS), name="settle switch")
         for machine in topology.machines:
             settings = _ROUTER_SETTINGS if isinstance(machine, Node) else _COMMON_SETTINGS
             group.create_task(_settle(topology.netns(machine.name), settings), name=f"settle {machine.name}")
-    async with AsyncIPRoute(netns=topology.netns(SWITCH)) as switch:
+    async with namespaces.netlink(topology.netns(SWITCH)) as switch:
         await _link_up(switch, "lo")
         await switch.link("add", ifname=SWITCH_BRIDGE, kind="bridge")
         bridge = await _link_up(switch, SWITCH_BRIDGE)
         for machine in topology.machines:
-            await switch.link(
-                "add",
-                ifname=machine.name,
-                kind="veth",
-                peer={"ifname": NODE_LINK, "net_ns_fd": topology.netns(machine.name), "address": machine.mac},
-            )
+            await _add_cable(switch, machine.name, topology.netns(machine.name), address=machine.mac)
             port = await _index(switch, machine.name)
             await switch.link("set", index=port, master=bridge)
             await switch.link("set", index=port, state="up")
@@ -87,7 +77,7 @@ async def build(topology: Topology) -> None:
 
 async def _connect(topology: Topology, machine: Machine) -> None:
     """Give one machine its address and routes; a node its Pod bridge as well."""
-    async with AsyncIPRoute(netns=topology.netns(machine.name)) as route:
+    async with namespaces.netlink(topology.netns(machine.name)) as route:
         await _link_up(route, "lo")
         link = await _index(route, NODE_LINK)
         await _add_address(route, link, machine.address)
@@ -109,15 +99,15 @@ async def _connect(topology: Topology, machine: Machine) -> None:
 async def attach_pod(topology: Topology, node: Node, *, pod: str, address: IPv4Address) -> str:
     """Create a Pod's namespace on its node's bridge; returns the namespace. `pod` is unique and at most 11 characters."""
     namespace = topology.netns(f"pod-{pod}")
-    netns_files.create(namespace)
-    async with AsyncIPRoute(netns=topology.netns(node.name)) as route:
-        await route.link("add", ifname=f"veth{pod}", kind="veth", peer={"ifname": NODE_LINK, "net_ns_fd": namespace})
+    namespaces.create(namespace)
+    async with namespaces.netlink(topology.netns(node.name)) as route:
+        await _add_cable(route, f"veth{pod}", namespace)
         link = await _index(route, f"veth{pod}")
         await route.link("set", index=link, master=await _index(route, POD_BRIDGE))
         # Where bridges show frames to the packet filter (br_netfilter), a Pod that calls its own Service turns around here.
         await route.brport("set", index=link, mode=1)
         await route.link("set", index=link, state="up")
-    async with AsyncIPRoute(netns=namespace) as route:
+    async with namespaces.netlink(namespace) as route:
         await _link_up(route, "lo")
         link = await _link_up(route, NODE_LINK)
         await _add_address(route, link, IPv4Interface((address, 32)))
@@ -137,15 +127,14 @@ async def plug(topology: Topology, name: str) -> None:
 
 
 async def _set_port(topology: Topology, name: str, state: str) -> None:
-    async with AsyncIPRoute(netns=topology.netns(SWITCH)) as switch:
+    async with namespaces.netlink(topology.netns(SWITCH)) as switch:
         await switch.link("set", index=await _index(switch, topology.machine(name).name), state=state)
 
 
-def remove(namespaces: Iterable[str]) -> None:
+def remove(names: Iterable[str]) -> None:
     """Remove namespaces; those that are not there are not missed. The kernel frees them when their processes are gone."""
-    for namespace in namespaces:
-        with contextlib.suppress(FileNotFoundError):
-            netns_files.remove(namespace)
+    for name in names:
+        namespaces.remove(name)
 
 
 def tear_down(identity: str) -> None:
@@ -154,10 +143,7 @@ def tear_down(identity: str) -> None:
     The mount at /run/netns, which the first namespace of a host needs, goes too when nobody uses it any more.
     """
     remove(existing(identity))
-    if RUN_DIR.exists() and not any(RUN_DIR.iterdir()):
-        ctypes.CDLL(None).umount2(os.fsencode(RUN_DIR), 0)  # Refused when someone uses it, and then it stays.
-        with contextlib.suppress(OSError):
-            RUN_DIR.rmdir()
+    namespaces.remove_directory()
 
 
 async def _settle(namespace: str, settings: Mapping[str, str]) -> None:
@@ -176,6 +162,12 @@ async def _index(route: Any, name: str) -> int:
     if not found:
         raise NetlinkError(19, f"no link {name}")
     return found[0]
+
+
+async def _add_cable(route: Any, name: str, namespace: str, **peer: str) -> None:
+    """A pair of links: one here, the other one, eth0, in another namespace."""
+    with namespaces.opened(namespace) as there:
+        await route.link("add", ifname=name, kind="veth", peer={"ifname": NODE_LINK, "net_ns_fd": there, **peer})
 
 
 async def _link_up(route: Any, name: str) -> int:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from lab.container import Mount, Spec
-from lab.netns import RUN_DIR
+from lab.namespaces import RUN_DIR
 
 _CONTAINER: Final = str(Path(__file__).with_name("container.py"))
 BASE_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -123,7 +123,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ended.set)
+            loop.add_signal_handler(number, self._end, number.name)
         clear(self._paths, self._topology.lab_id)
         try:
             self._write_state()
@@ -141,6 +141,10 @@ class Supervisor:
             if self._api.running is not None:
                 await self._api.running.stop(grace_s=2.0)
             clear(self._paths, self._topology.lab_id)
+
+    def _end(self, cause: str) -> None:
+        log.info("lab_ends", cause=cause)
+        self._ended.set()
 
     def _write_state(self) -> None:
         for directory in (self._paths.logs, self._paths.api, self._paths.pods):
@@ -256,7 +260,7 @@ class Supervisor:
                 case "restore":
                     return await self._restore(request.node, client, mirror)
                 case "down":
-                    self._ended.set()
+                    self._end("down")
                     return {}
             raise LabError(f"the lab does not know the verb {request.verb!r}")
 
