@@ -237,7 +237,8 @@ class Api:
         name = document["metadata"].get("name", "")
         causes = meta.check_metadata(document["metadata"], resource.name_rule)
         if old is not None:
-            causes += meta.check_metadata_update(document["metadata"], old["metadata"])
+            updates = meta.check_metadata_update(document["metadata"], old["metadata"])
+            causes += updates if resource.custom is not None else updates * 2  # The server looks twice, and says so twice.
         if resource.custom is not None:
             version = resource.custom.versions[resource.version]
             structural.default(document, version.schema)
@@ -261,8 +262,6 @@ class Api:
         else:
             causes += hooks.validate(document, old)
         if causes:
-            if old is not None and len(causes) == 1 and causes[0].field == "metadata.deletionTimestamp":
-                causes *= 2  # Said twice by the server.
             group = "" if resource.store_as else resource.group
             raise invalid(group, resource.kind, name, causes)
         return document
@@ -316,6 +315,12 @@ class Api:
         old_stored: Json = msgspec.json.decode(stored.body)
         old = from_storage(resource, copy.deepcopy(old_stored))
         inherit_identity(document["metadata"], old["metadata"])
+        # What a status write says about metadata that is not its to change still counts as an attempt at ownership.
+        tried: Json = {}
+        if sub == "status" and resource.status_metadata == "old":
+            for member in ("labels", "annotations"):
+                if document["metadata"].get(member):
+                    tried[member] = {**(old["metadata"].get(member) or {}), **document["metadata"][member]}
         document = self._isolate(resource, document, old, sub)
         before_tracking = old["metadata"].get("managedFields")
         new = self._complete(resource, document, old_stored, call, status_only=sub == "status")
@@ -324,7 +329,12 @@ class Api:
         elif resource.generation:
             new["metadata"]["generation"] = old_stored["metadata"].get("generation", 1)
         shown = new if is_stored_form(resource) else from_storage(resource, copy.deepcopy(new))
+        shown["metadata"] |= tried
         apply.track(shown, old, resource, call.manager, sub, self.timestamp(), before=before_tracking, applied=call.applied)
+        for member in tried:
+            shown["metadata"].pop(member)
+            if member in old["metadata"]:
+                shown["metadata"][member] = old["metadata"][member]
         new["metadata"] = shown["metadata"]
         return self._finish(resource, stored, old_stored, new, call)
 
@@ -338,9 +348,8 @@ class Api:
         metadata = new["metadata"]
         ending = metadata.get("deletionTimestamp") and not metadata.get("finalizers")
         if ending and not metadata.get("deletionGracePeriodSeconds") and not self._held(resource, new):
-            shown = copy.deepcopy(new)
-            self._remove(resource, stored, new)
-            return from_storage(resource, shown)
+            self._remove(resource, stored, old)  # Watchers see the state before the last finalizer went.
+            return from_storage(resource, new)
         self._put(resource, new)
         return new if is_stored_form(resource) else from_storage(resource, copy.deepcopy(new))
 

@@ -207,7 +207,7 @@ def _tracked(path: Path, sub: str, resource: Resource) -> bool:
     if path in _SYSTEM or (len(path) > 1 and path[:2] in _SYSTEM):
         return False
     if sub == "status":
-        return path[0] == "f:status" or (path[0] == "f:metadata" and resource.status_metadata == "new")
+        return path[0] in {"f:status", "f:metadata"}
     return not (path[0] == "f:status" and resource.status and not resource.keeps_status)
 
 
@@ -319,7 +319,7 @@ def read(resource: Resource, key: Key, data: bytes) -> Json:
     if name and name != key[1]:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
     metadata["name"] = key[1]
-    intro = f"failed to create typed patch object ({key[0]}/{key[1]}; {_gvk(resource)}): "
+    intro = f"failed to create typed patch object ({metadata.get('namespace', '')}/{key[1]}; {_gvk(resource)}): "
     fault = _undeclared(document, shape_of(resource), "")
     if fault:
         raise internal(intro + fault)
@@ -421,8 +421,10 @@ def merge(live: Json | None, applied: Json, resource: Resource, call: Call, sub:
         if fields - lost:
             out.append({**entry, "fieldsV1": encode(fields - lost)} if lost else entry)
     held = set().union(*(fields for _, fields in others)) if others else set()
-    for path in sorted(mine - wanted - held, key=len, reverse=True):
-        _remove(merged, shape, path)
+    kept = held | wanted
+    for path in sorted(mine - wanted - held, key=len):
+        if not any(k[: len(path)] == path for k in kept):
+            _remove(merged, shape, path)
     if wanted:
         out.append(_entry(call.manager, "Apply", resource, sub, stamp if mine == wanted else "", wanted))
     return merged, out

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import yaml
+import yaml.scanner
 
 from lab.apiserver import protobuf, structural, typed
 from lab.apiserver.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
@@ -115,7 +116,9 @@ def parse_yaml(data: bytes) -> Any:
         value = yaml.load(data, Loader=_YamlLoader)  # noqa: S506  # A safe loader, with resolvers taken away.
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark is not None else ""
+        # Go's library counts a scanner's lines from one and a parser's from zero.
+        count = mark.line + (1 if isinstance(error, yaml.scanner.ScannerError) else 0) if mark is not None else 0
+        line = f"line {count}: " if count else ""
         raise ValueError(f"error converting YAML to JSON: yaml: {line}{getattr(error, 'problem', error)}") from error
 
     def keys(item: Any) -> Any:
@@ -179,7 +182,7 @@ def check_kind(resource: Resource, document: Json, data: bytes) -> None:
         if not kind or not version:
             member = "Kind" if not kind else "apiVersion"
             text = data.decode(errors="replace")
-            shown = text if len(text) <= 24 else text[:24] + " ..."
+            shown = text if len(text) <= 30 else text[:30] + " ..."
             raise bad_request(
                 f"the object provided is unrecognized (must be of type {resource.kind}): Object '{member}' is missing in '{text}' ({shown})"
             )

@@ -167,7 +167,7 @@ def _rule_fault(text: str, schema: Json) -> str:
             if inner.get("x-kubernetes-preserve-unknown-fields") or inner.get("additionalProperties"):
                 break
             if name not in (inner.get("properties") or {}):
-                return f"ERROR: <input>:1:{column - 1}: undefined field '{name}'\n | {text}\n | {'.' * (column - 2)}^"
+                return f"ERROR: <input>:1:{column}: undefined field '{name}'\n | {text}\n | {'.' * (column - 1)}^"
             inner = inner["properties"][name]
     return ""
 

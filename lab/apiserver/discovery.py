@@ -21,10 +21,12 @@ Json = dict[str, Any]
 EMPTY_OPENAPI_V2 = bytes.fromhex("0a03322e3012130a0a4b756265726e65746573120576312e33314200")
 _SUB_VERBS = {
     "status": ("get", "patch", "update"), "scale": ("get", "patch", "update"), "finalize": ("update",), "token": ("create",),
-    "binding": ("create",), "eviction": ("create",),
+    "binding": ("create",), "eviction": ("create",), "log": ("get",), "exec": ("create", "get"), "attach": ("create", "get"),
+    "portforward": ("create", "get"),
 }  # fmt: skip
 _SUB_KINDS = {
     "scale": ("autoscaling", "v1", "Scale"), "token": ("authentication.k8s.io", "v1", "TokenRequest"),
+    "exec": ("", "v1", "PodExecOptions"), "attach": ("", "v1", "PodAttachOptions"), "portforward": ("", "v1", "PodPortForwardOptions"),
     "binding": ("", "v1", "Binding"), "eviction": ("policy", "v1", "Eviction"),
 }  # fmt: skip
 
@@ -101,7 +103,7 @@ def aggregated(registry: Registry, groups: Iterable[str], version: str) -> Json:
                 subs = []
                 for name in subresources(resource):
                     kind = _SUB_KINDS.get(name)
-                    shown = {"group": kind[0], "version": kind[1], "kind": kind[2]} if kind else {**where, "kind": resource.kind}
+                    shown = {"group": kind[0], "version": kind[1] if kind[0] else "", "kind": kind[2]} if kind else {**where, "kind": resource.kind}
                     subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
                 if subs:
                     entry["subresources"] = subs
@@ -145,7 +147,11 @@ def _operation(resource: Resource, action: str, *, sub: str = "") -> Json:
     where = f"{group}{resource.version.capitalize()}"
     name = f"delete{where}Collection{tail}" if action == "deletecollection" else f"{_WORDS[action]}{where}{tail}"
     kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    # Strategic merge is not listed: kubectl then patches by the types it was built with, which are complete.
+    content = {m: {} for m in ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")}
+    body = {"requestBody": {"content": content}} if action == "patch" else {}
     return {
+        **body,
         "operationId": name, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": kind,
         "parameters": [{"name": p, "in": "query", "schema": {"type": "string"}} for p in _PARAMETERS[action]],
         "responses": {"200": {"description": "OK"}},

@@ -48,6 +48,7 @@ FUTURE_WAIT_S = 3.0
 _JSON = "application/json"
 _ALL = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 _STREAMS = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+CREATED = frozenset({"token", "binding", "eviction", "exec", "attach", "portforward"})  # Subresources that take a POST.
 PATCH_TYPES = frozenset({
     "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
@@ -134,8 +135,7 @@ class Server:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
-        call = Call()
-        form = JSON
+        call, form = Call(), JSON
         try:
             data = await request.read() if request.body_exists else b""
             user = self._authenticate(request)
@@ -151,7 +151,7 @@ class Server:
                 warning = target.resource.custom.versions[target.resource.version].deprecation
                 call.warn([warning] if warning else [])
             form = negotiate(request.headers.get("Accept", ""), stream_text="" if target.name else _STREAMS)
-            if request.method == "GET" and not target.name and (target.watch or _flag(request.query, "watch")):
+            if request.method == "GET" and (target.watch or (not target.name and _flag(request.query, "watch"))):
                 return await self._watch(request, target, form, user, call)
             answer = await self._serve(request, target, form, data, call)
         except ApiError as error:
@@ -222,12 +222,12 @@ class Server:
         name, sub = (rest[1] if len(rest) > 1 else ""), (rest[2] if len(rest) > 2 else "")
         if name and resource.namespaced and namespace is None:
             raise unknown_resource()
-        if sub and sub not in {*discovery.subresources(resource), *(("log", "exec", "portforward", "attach") if resource.plural == "pods" else ())}:
+        if sub and sub not in discovery.subresources(resource):
             if resource.custom is not None:
                 raise not_found(resource.group, resource.plural, name)
             raise unknown_resource()
         if watch and name:
-            return Target(resource, namespace, "", "", watch=True) if not name else Target(resource, namespace, f"={name}", "", watch=True)
+            name = f"={name}"  # A selector, not an object.
         return Target(resource, namespace, name, sub, watch)
 
     def _discovery(self, request: web.BaseRequest, parts: list[str], user: User) -> Answer | None:
@@ -320,7 +320,7 @@ class Server:
         else:
             verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}.get(method, "")
         allowed = verb in resource.verbs and not (
-            verb == "create" and (bool(target.name) != (target.sub in {"token", "binding", "eviction", "exec"}))
+            verb == "create" and (bool(target.name) != (target.sub in CREATED))
         )
         if verb == "create" and not target.name and resource.namespaced and target.namespace is None:
             if resource.custom is not None:

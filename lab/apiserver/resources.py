@@ -105,7 +105,7 @@ BUILTIN: tuple[Resource, ...] = (
         custom_fields=True, keeps_status=True,
     ),
     _row(
-        "", "Pod", "pods", short_names=("po",), categories=("all",), status=True, subresources=("binding", "eviction"),
+        "", "Pod", "pods", short_names=("po",), categories=("all",), status=True, subresources=("attach", "binding", "eviction", "exec", "log", "portforward"),
         fields=(
             "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
             "status.phase", "status.podIP", "status.nominatedNodeName",

@@ -93,7 +93,8 @@ class Validation:
         shown = path
         if self.update and "[" in path:  # An update's validator counts its paths from below the first member.
             shown = path.partition(".")[2] or path
-        self.causes.append(invalid_value(path, value, f"{shown} in body {tail}"))
+        cause = invalid_value(path, value, f"{shown} in body {tail}")
+        self.causes.append(Cause("FieldValueTypeInvalid", cause.message, path) if tail.startswith("must be of type") else cause)
 
     def check(self, value: Any, schema: Json, path: str) -> None:
         """Collect the faults of a value."""
@@ -211,7 +212,7 @@ class Validation:
                 self.check_rules(item, was, schema["items"], f"{path}[{at}]")
 
 
-_BLOCKING = {"FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueNotSupported"}
+_BLOCKING = {"FieldValueTypeInvalid", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueNotSupported"}
 
 
 def _rule_fault(written: Json, path: str, value: object, message: str) -> Cause:
@@ -243,7 +244,7 @@ def validate(document: Json, old: Json | None, schema: Json, rules: Rules) -> li
     """All faults of a custom object: schema first, CEL rules only if nothing blocks them."""
     run = Validation(rules, [], update=old is not None)
     run.check(document, schema, "")
-    if rules and any(c.reason in _BLOCKING or "must be of type" in c.message for c in run.causes):
+    if rules and any(c.reason in _BLOCKING for c in run.causes):
         message = (
             'Invalid value: "null": some validation rules were not checked because the object was invalid; '
             "correct the existing errors to complete validation"

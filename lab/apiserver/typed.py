@@ -57,6 +57,9 @@ EventsEvent.deprecatedFirstTimestamp EventsEvent.deprecatedLastTimestamp Endpoin
 EndpointSlice.ports Lease.spec Role.rules ClusterRole.rules
 CustomResourceDefinition.spec CustomResourceDefinition.status CustomResourceDefinitionStatus.conditions
 CustomResourceDefinitionStatus.acceptedNames CustomResourceDefinitionStatus.storedVersions CustomResourceDefinitionNames.plural
+NodeCondition.lastHeartbeatTime NodeCondition.lastTransitionTime PodCondition.lastProbeTime PodCondition.lastTransitionTime
+DeploymentCondition.lastUpdateTime DeploymentCondition.lastTransitionTime ObjectMeta.creationTimestamp
+ReplicaSetCondition.lastTransitionTime DaemonSetCondition.lastTransitionTime
 CustomResourceDefinitionNames.kind ValidatingWebhook.clientConfig MutatingWebhook.clientConfig HTTPIngressPath.backend
 """.split()
 _NEVER_EMITTED = {"CoreEvent.metadata"}  # Required in the table, but metadata is always there anyway.
@@ -109,10 +112,10 @@ def _load() -> dict[str, dict[str, FieldType]]:
         for name, kind in fields.items():
             path, required = f"{owner}.{name}", kind.startswith("!")
             kind = kind.removeprefix("!")
-            if path in always or (required and path not in _NEVER_EMITTED):
-                emit = "always"
-            elif path in keep:
+            if path in keep:
                 emit = "keep"
+            elif path in always or (required and path not in _NEVER_EMITTED):
+                emit = "always"
             elif path in omit or f"{owner}.*" in omit or kind == "string" or kind[:2] in {"[]", "{}"}:
                 emit = "omit"
             else:
