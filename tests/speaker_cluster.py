@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,11 @@ CUSTOM_RESOURCES = Resource(
 
 @dataclass
 class Cluster:
-    """A running API server and an administrator's client."""
+    """An API server's kubeconfig and an administrator's client. `server` is there if it runs in this process."""
 
-    server: Running
+    kubeconfig: Path
     client: KubeClient
+    server: Running | None = None
 
     async def node(self, name: str, **labels: str) -> None:
         """Create a Node."""
@@ -96,15 +97,25 @@ class Cluster:
 
 
 @asynccontextmanager
-async def a_cluster(state: Path, listen: Sequence[Listen] = (Listen("127.0.0.1", 0),)) -> AsyncIterator[Cluster]:
-    """A new API server with CRDs and the speaker's namespace, for the time of the block."""
-    server = await start(listen, state)
-    client = await KubeClient.connect(Credentials.from_environment(str(server.kubeconfig), environment={}))
+async def prepared(kubeconfig: Path) -> AsyncIterator[Cluster]:
+    """The cluster behind a kubeconfig, with CRDs and the speaker's namespace."""
+    client = await KubeClient.connect(Credentials.from_environment(str(kubeconfig), environment={}))
     try:
         for path in sorted(CRDS.glob("*.yaml")):
             await client.create(CUSTOM_RESOURCES, yaml.safe_load(path.read_text(encoding="utf-8")))
         await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        yield Cluster(server, client)
+        yield Cluster(kubeconfig, client)
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def a_cluster(state: Path) -> AsyncIterator[Cluster]:
+    """A new API server in this process, for the time of the block."""
+    server = await start([Listen("127.0.0.1", 0)], state)
+    try:
+        async with prepared(server.kubeconfig) as cluster:
+            cluster.server = server
+            yield cluster
+    finally:
         await server.close()

@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -28,6 +28,7 @@ from speaker.layer2.engine import Engine
 from speaker.layer2.links import LinkWatch
 from speaker.layer2.responder import ANNOUNCE_GAP_S
 from speaker.layer2.sockets import FRAMES_PER_WAKE, ArpSocket
+from tests.wires import Lines
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
@@ -42,18 +43,6 @@ HERE = frozenset({PORT})
 SPEAKER_MAC = "02:00:00:00:10:01"
 STRANGER_MAC = "02:00:00:00:10:99"
 DEADLINE_S = 10.0
-
-
-class Quiet:
-    """A log for the engine that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Mapping[str, object]]] = []
-
-    def info(self, event: str, /, **facts: object) -> None:
-        self.events.append((event, facts))
-
-    warning = debug = info
 
 
 class Tally:
@@ -85,7 +74,7 @@ class Wire:
     engine: Engine
     links: LinkWatch
     tally: Tally
-    log: Quiet
+    log: Lines
 
     def neighbour(self, address: IPv4Address) -> str:
         """The MAC address that the client's kernel holds for an address, or nothing."""
@@ -145,7 +134,7 @@ async def wire() -> AsyncIterator[Wire]:
         ip("netns", "exec", client, "sh", "-c", "echo 200 > /proc/sys/net/ipv4/neigh/eth0/retrans_time_ms")
         netns.pushns(speaker)
         try:
-            log, tally, dirty = Quiet(), Tally(), asyncio.Event()
+            log, tally, dirty = Lines(), Tally(), asyncio.Event()
             engine, watch = Engine(tally, log), LinkWatch(dirty, log)
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch.run(), name="links")

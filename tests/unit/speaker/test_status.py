@@ -287,6 +287,7 @@ async def test_a_service_that_is_gone_gets_no_event(cluster: Cluster) -> None:
 async def test_what_cannot_be_written_is_said_counted_and_tried_again(cluster: Cluster) -> None:
     async with reporting(cluster, "a") as (node,):
         await until(lambda: node.own.synced, "listed")
+        assert cluster.server is not None
         await cluster.server.close()
         node.reporter.plan_complete()
         node.reporter.changed(WEB, None, announcing("eth0"))
