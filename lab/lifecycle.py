@@ -87,10 +87,13 @@ def down(where: Paths) -> bool:
         return False
     running = _is_locked(where)
     if running:
+        state = where.read_state()
         with contextlib.suppress(LabError):
             control.ask(where, "down")
         if not _wait_unlocked(where, END_S):
             _kill_supervisor(where)
+        if state is not None:
+            _wait_ended(state.pid, END_S)
     with where.lock():
         leftovers.clear(where, topology.lab_id(where.root))
     return running
@@ -113,13 +116,26 @@ def _wait_unlocked(where: Paths, limit_s: float) -> bool:
     return True
 
 
+def _is_supervisor(pid: int) -> bool:
+    try:
+        return b"supervise" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _wait_ended(pid: int, limit_s: float) -> None:
+    """A supervisor lets go of its lock a moment before it ends."""
+    deadline = time.monotonic() + limit_s
+    while _is_supervisor(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def _kill_supervisor(where: Paths) -> None:
     """End a supervisor that does not listen. Its processes die with it."""
     state = where.read_state()
     if state is None:
         raise LabError(f"something holds {where.root / 'lock'} and does not say what it is")
-    command = Path(f"/proc/{state.pid}/cmdline")
-    if not command.exists() or b"supervise" not in command.read_bytes().split(b"\0"):
+    if not _is_supervisor(state.pid):
         raise LabError(f"process {state.pid} is not this lab's supervisor, but {where.root / 'lock'} is held")
     os.kill(state.pid, signal.SIGKILL)
     if not _wait_unlocked(where, END_S):

@@ -70,38 +70,62 @@ async def run(stage: Stage, runs: int) -> AsyncIterator[NodeDeath]:
         await stage.create_service(name)
     try:
         for index, name in enumerate(names, start=1):
-            yield await kill_owner(stage, index, name, await stage.address_of(name))
+            yield await _once(stage, index, name, await stage.address_of(name))
     finally:
         for name in names:
             await stage.delete_service(name)
 
 
+async def _once(stage: Stage, index: int, name: str, address: str) -> NodeDeath:
+    """One run: kill and measure, restore, wait until the old owner has the address again."""
+    try:
+        result = await kill_owner(stage, index, name, address)
+    finally:
+        restore_all(stage)
+    await owns_again(stage, address, result.owner_before)
+    return result
+
+
 async def kill_owner(stage: Stage, index: int, name: str, address: str) -> NodeDeath:
-    """One run: ask, kill, wait for the answers to come back, restore, wait until the old owner has the address again."""
+    """Ask an address, kill the node that has it, and measure until the answers are back. The node stays dead."""
     client = stage.client
     client.forget()
     client.ask(address)
     try:
         await client.until(
-            lambda: len([a for a in client.attempts if a.good]) >= GOOD_BEFORE or None, limit_s=SETTLE_S, what="good answers"
+            lambda: len([each for each in client.attempts if each.good]) >= GOOD_BEFORE or None,
+            limit_s=SETTLE_S,
+            what="good answers",
         )
         before = stage.owner_by_mac(client.mac_of(address))
         if before is None:
             raise LabError(f"the client has {client.mac_of(address)} for {address}, which is the MAC address of no node")
         killed = stage.tell_lab("kill", before)
-        try:
-            result = await _measure(stage, index, name, address, before, killed["unplugged"])
-        finally:
-            stage.tell_lab("restore", before)
-        await stage.until_speakers_ready()
+        return await _measure(stage, index, name, address, before, killed["unplugged"])
+    finally:
+        client.rest()
+
+
+def restore_all(stage: Stage) -> None:
+    """Give every node without power its power back."""
+    for name, node in stage.status()["nodes"].items():
+        if not node["powered"]:
+            stage.tell_lab("restore", name)
+
+
+async def owns_again(stage: Stage, address: str, node: str) -> None:
+    """Wait until a restored node has won its address back, as the client's neighbour table sees it."""
+    client = stage.client
+    await stage.until_speakers_ready()
+    client.ask(address)
+    try:
         await client.until(
-            lambda: stage.owner_by_mac(client.mac_of(address)) == before or None,
+            lambda: stage.owner_by_mac(client.mac_of(address)) == node or None,
             limit_s=SETTLE_S,
-            what=f"{before} owns {address} again",
+            what=f"{node} owns {address} again",
         )
     finally:
         client.rest()
-    return result
 
 
 async def _measure(stage: Stage, index: int, name: str, address: str, before: str, pulled: float) -> NodeDeath:

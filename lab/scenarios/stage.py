@@ -52,19 +52,25 @@ class Stage:
 
     @classmethod
     @asynccontextmanager
-    async def set(cls, where: Paths) -> AsyncIterator[Self]:
-        """The lab that is up, with the product installed, a pool if there was none, and web servers on every node."""
+    async def opened(cls, where: Paths) -> AsyncIterator[Self]:
+        """The lab that is up, as it is."""
         topology = lifecycle.running_topology(where)
         kube = await KubeClient.connect(Credentials.from_environment(str(where.kubeconfig)), user_agent="lab-scenario")
         try:
             async with on_client(topology) as client:
-                stage = cls(where, topology, User(where.kubeconfig), kube, client)
-                await stage.install()
-                await stage.add_pool()
-                await stage.add_web_servers()
-                yield stage
+                yield cls(where, topology, User(where.kubeconfig), kube, client)
         finally:
             await kube.close()
+
+    @classmethod
+    @asynccontextmanager
+    async def set(cls, where: Paths) -> AsyncIterator[Self]:
+        """The lab that is up, with the product installed, a pool if there was none, and web servers on every node."""
+        async with cls.opened(where) as stage:
+            await stage.install()
+            await stage.add_pool()
+            await stage.add_web_servers()
+            yield stage
 
     async def install(self) -> None:
         """Apply the manifests and wait until the controller and a speaker on every node are ready."""
@@ -154,17 +160,17 @@ class Stage:
         except NotFound:
             return
 
-    async def address_of(self, name: str, *, limit_s: float = 10.0) -> str:
+    async def address_of(self, name: str, *, namespace: str = NAMESPACE, limit_s: float = 10.0) -> str:
         """The address in a Service's status, once there is one."""
 
         async def look() -> str | None:
             try:
-                service = await self.kube.get(SERVICES, name, NAMESPACE)
+                service = await self.kube.get(SERVICES, name, namespace)
             except KubeError:
                 return None
             return next((each.ip for each in service.status.load_balancer.ingress or () if each.ip), None)
 
-        return await until_async(look, limit_s=limit_s, what=f"an address for Service {name}", logs=self.where.logs)
+        return await until_async(look, limit_s=limit_s, what=f"an address for Service {namespace}/{name}", logs=self.where.logs)
 
     def owner_by_mac(self, mac: str | None) -> str | None:
         """The node that has a MAC address."""
