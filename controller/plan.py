@@ -230,7 +230,8 @@ class Planner:
                 seeking[service.key] = settled
         asked = seeking.keys() | self._waiting if self.ledger.has_freed else seeking.keys()
         for service in sorted((self.services[key] for key in asked), key=_age):
-            if service.key in seeking or self.ledger.has_freed:
+            # Who wants a certain address is asked even when all that was freed is taken: its holder may be another one now.
+            if service.key in seeking or self.ledger.has_freed or service.wanted_addresses:
                 if self.ledger.addresses_of(service.key):
                     made[service.key] = self._second_address(service, made.get(service.key) or self.decisions[service.key])
                 else:
@@ -271,7 +272,7 @@ class Planner:
         believed = self._believed(service)
         if not self._is_ours(service, believed):
             self.ledger.release(service.key)
-            return self._ignored(service, believed)
+            return self._ignored(service)
         if not service.load_balancer:
             return self._without(service, Outcome.RELEASED, Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
         if not self.config.pools and not self.config.broken_pools:
@@ -291,8 +292,9 @@ class Planner:
         """
         if service.load_balancer:
             return service.load_balancer_class == self.lb_class
-        mine = bool(self.ledger.addresses_of(service.key)) or believed.pool is not None
-        return mine or bool(believed.addresses and service.load_balancer_class == self.lb_class)
+        states = (believed, service.recorded)
+        with_address = bool(self.ledger.addresses_of(service.key)) or any(state.pool is not None for state in states)
+        return with_address or (service.load_balancer_class == self.lb_class and any(state.addresses for state in states))
 
     def _with_known_family(self, service: Service) -> Decision | tuple[Notice, ...]:
         """A Service without an address: it seeks one if we can tell of which family."""
@@ -428,7 +430,7 @@ class Planner:
             service=service.key, outcome=Outcome.REFUSED, reason=reason, detail=detail, recorded=believed, complaint=complaint
         )
 
-    def _ignored(self, service: Service, believed: Recorded) -> Decision:
+    def _ignored(self, service: Service) -> Decision:
         """A decision not to touch a Service."""
         other = f"its loadBalancerClass is {service.load_balancer_class!r}, ours is {self.lb_class!r}"
         reason, detail = (
@@ -436,7 +438,7 @@ class Planner:
             if service.load_balancer
             else (Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
         )
-        return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=believed)
+        return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=service.recorded)
 
 
 def _age(service: Service) -> tuple[str, ServiceKey]:

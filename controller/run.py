@@ -109,7 +109,7 @@ async def _finish(reconciler: Reconciler, recorder: EventRecorder) -> None:
     try:
         async with asyncio.timeout(FINISH_S):
             await reconciler.writer.idle()
-            while len(recorder.correlator):
+            while len(recorder.correlator):  # noqa: ASYNC110 - the recorder tells nobody when its queue is empty
                 await asyncio.sleep(FINISH_STEP_S)
     except TimeoutError:
         _logger("controller").warning(

@@ -116,12 +116,11 @@ def _requested(request: Request, ledger: Ledger) -> Allocation | Refusal:
             "one address of each family" if request.family is Family.DUAL else f"exactly one {SHOWN[request.family]} address"
         )
         return Refusal(Reason.WRONG_FAMILY, f"requested {shown}, but the Service needs {needs}")
-    found = assign(request.service, request.labels, request.addresses, ledger)
-    if isinstance(found, Allocation) and request.pool is not None and found.pool != request.pool:
-        return Refusal(
-            Reason.POOL_MISMATCH, f'requested {shown} is in pool "{found.pool}", not in requested pool "{request.pool}"'
-        )
-    return found
+    pools = {pool.name for address in request.addresses if (pool := ledger.pool_of(address)) is not None}
+    if request.pool is not None and pools and pools != {request.pool}:
+        where = " and ".join(f'"{name}"' for name in sorted(pools))
+        return Refusal(Reason.POOL_MISMATCH, f'requested {shown} is in pool {where}, not in requested pool "{request.pool}"')
+    return assign(request.service, request.labels, request.addresses, ledger)
 
 
 def _from_pool(request: Request, name: PoolName, ledger: Ledger) -> Allocation | Refusal:

@@ -1,0 +1,184 @@
+"""Invariants 1 to 3 of docs/explanation/invariants.md: one holder, sticky, no theft; and incremental equals full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config.model import Config, PoolName, ServiceKey
+from controller.ipam.ledger import Ledger
+from controller.plan import Change, Decision, Outcome, Planner, plan
+from controller.world import NOTHING, FamilyPolicy, Recorded, Service
+from tests.builders import a_config, a_pool, a_service, a_world, addresses
+
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # The machine is shared: time says nothing.
+
+CONFIGS = (
+    a_config(a_pool("a", "10.0.0.0/30")),
+    a_config(a_pool("a", "10.0.0.0/31,fc00::/127"), a_pool("b", "10.0.0.2-10.0.0.3", namespaces=["x"], priority=1)),
+    a_config(a_pool("b", "10.0.0.0/30", avoid_buggy_ips=True), a_pool("c", "fc00::/127", auto_assign=False)),
+    a_config(a_pool("a", "10.0.0.2/31"), broken=["b"]),
+    a_config(),
+)
+NAMES = [f"s{number}" for number in range(6)]
+
+
+@st.composite
+def services(draw: st.DrawFn) -> Service:
+    """A Service in any state a cluster can have it in."""
+    name = draw(st.sampled_from(NAMES))
+    return a_service(
+        name,
+        namespace=draw(st.sampled_from(["x", "y"])),
+        created=draw(st.integers(0, 3)),
+        holds=draw(st.sampled_from(["", "", "10.0.0.0", "10.0.0.1", "10.0.0.2 fc00::", "fc00::1", "192.0.2.1"])),
+        pool=draw(st.sampled_from([None, "a", "b"])),
+        plain=draw(st.sampled_from([True, True, False])),
+        cluster_ips=draw(st.sampled_from(["10.96.0.1", "10.96.0.1", "fd00::1", "10.96.0.1 fd00::1", ""])),
+        policy=draw(st.sampled_from(FamilyPolicy)),
+        primary=draw(st.sampled_from([4, 6])),
+        wants=draw(st.sampled_from(["", "", "", "10.0.0.1", "10.0.0.3", "fc00::1 10.0.0.0", "192.0.2.9"])),
+        wants_pool=draw(st.sampled_from([None, None, None, "a", "b", "nope"])),
+        problem=draw(st.sampled_from(["", "", "", "unreadable"])),
+        load_balancer=draw(st.sampled_from([True, True, True, False])),
+        lb_class=draw(st.sampled_from(["", "", "", "other"])),
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change that comes to the planner: Services put, names deleted, perhaps another configuration, perhaps all writes done."""
+
+    put: tuple[Service, ...]
+    deleted: tuple[str, ...]
+    config: Config | None
+    settle: bool
+
+
+STEPS = st.builds(
+    Step,
+    put=st.lists(services(), max_size=4).map(tuple),
+    deleted=st.lists(st.sampled_from([f"{namespace}/{name}" for namespace in "xy" for name in NAMES]), max_size=2).map(tuple),
+    config=st.none() | st.none() | st.sampled_from(CONFIGS),
+    settle=st.booleans(),
+)
+
+
+def settled(world: Mapping[ServiceKey, Service], decisions: Mapping[ServiceKey, Decision]) -> dict[ServiceKey, Service]:
+    """The Services as they are once everything that was decided is written."""
+    return {
+        key: one if decisions[key].outcome is Outcome.IGNORED else replace(one, recorded=decisions[key].recorded)
+        for key, one in world.items()
+    }
+
+
+def held(decisions: Mapping[ServiceKey, Decision]) -> list[tuple[object, ServiceKey]]:
+    return [
+        (address, key)
+        for key, one in decisions.items()
+        if one.outcome is not Outcome.IGNORED
+        for address in one.recorded.addresses
+    ]
+
+
+@UNTIMED
+@given(st.lists(services(), max_size=8), st.sampled_from(CONFIGS))
+def test_replanning_what_was_planned_changes_nothing(some: list[Service], config: Config) -> None:
+    world = a_world(*some, config=config)
+    first = plan(world)
+    second = plan(replace(world, services=settled(world.services, first)))
+    for key, decision in second.items():
+        assert decision.recorded == first[key].recorded
+        assert decision.outcome is not Outcome.ASSIGNED
+        assert not decision.happened
+        if decision.outcome is Outcome.REFUSED:
+            assert decision.reason == first[key].reason
+
+
+@UNTIMED
+@given(st.lists(services(), max_size=8), st.sampled_from(CONFIGS))
+def test_an_address_has_one_holder_and_is_never_stolen(some: list[Service], config: Config) -> None:
+    world = a_world(*some, config=config)
+    decisions = plan(world)
+    addresses_held = [address for address, _ in held(decisions)]
+    assert len(addresses_held) == len(set(addresses_held))
+    before = {
+        address: one
+        for one in sorted(world.services.values(), key=lambda one: one.age, reverse=True)
+        for address in one.recorded.addresses
+    }
+    for address, key in held(decisions):
+        oldest = before.get(address)  # type: ignore[call-overload]  # addresses, as object
+        if oldest is not None and oldest.key != key and decisions[oldest.key].outcome is Outcome.KEPT:
+            assert address not in decisions[oldest.key].recorded.addresses
+
+
+@UNTIMED
+@given(st.sampled_from(CONFIGS), st.lists(STEPS, max_size=8))
+def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[Step]) -> None:
+    planner = Planner()
+    planner.handle(Change(config=config))
+    for step in steps:
+        puts: dict[ServiceKey, Service | None] = {ServiceKey(key): None for key in step.deleted}
+        puts |= {service.key: service for service in step.put}
+        planner.handle(Change(services=puts, config=step.config))
+        planner.check_invariants()
+        if step.settle:
+            seen = settled(planner.services, planner.decisions)
+            planner.handle(Change(services={key: replace(one, version="2") for key, one in seen.items()}))
+            planner.check_invariants()
+            assert all(planner.pending(key) is None for key in seen)
+        assert planner.config is not None
+        world = a_world(*settled(planner.services, planner.decisions).values(), config=planner.config)
+        full = plan(world)
+        assert {key: one.recorded for key, one in full.items()} == {key: one.recorded for key, one in planner.decisions.items()}
+        for key, one in full.items():
+            if one.outcome is Outcome.REFUSED:
+                assert (planner.decisions[key].outcome, planner.decisions[key].reason) == (Outcome.REFUSED, one.reason)
+
+
+@UNTIMED
+@given(st.lists(services(), max_size=8), st.sampled_from(CONFIGS))
+def test_releasing_everything_empties_the_ledger(some: list[Service], config: Config) -> None:
+    planner = Planner()
+    planner.handle(Change(services={service.key: service for service in some}, config=config))
+    planner.handle(Change(services=dict.fromkeys(planner.services)))
+    planner.check_invariants()
+    assert not list(planner.ledger.holdings())
+    assert not planner.waiting
+    assert not planner.unseen
+
+
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from(["claim", "lowest", "release"]), st.integers(0, 4), st.integers(0, 12), st.sampled_from([4, 6])),
+    max_size=60,
+)
+
+
+@UNTIMED
+@given(OPERATIONS, st.booleans())
+def test_the_lowest_free_address_is_what_a_search_finds(operations: list[tuple[str, int, int, int]], avoid: object) -> None:
+    ranges = "10.0.0.250-10.0.1.2,10.0.0.8/30,fc00::4/126,fc00::/127"
+    pool = a_pool("p", ranges, avoid_buggy_ips=bool(avoid))
+    ledger = Ledger(a_config(pool))
+    everything = {4: [], 6: []}  # type: dict[int, list[object]]
+    for one in pool.ranges:
+        everything[one.first.version] += [one.first + offset for offset in range(one.size)]
+    for verb, who, which, version in operations:
+        key = ServiceKey(f"ns/{who}")
+        free = [address for address in everything[version] if not ledger.holders_of(address) and ledger.pool_of(address)]  # type: ignore[arg-type]  # addresses, as object
+        if verb == "release":
+            ledger.release(key)
+        elif verb == "lowest":
+            assert ledger.lowest_free(PoolName("p"), version) == (free[0] if free else None)
+        elif which < len(free):
+            ledger.claim(key, (free[which],))  # type: ignore[arg-type]  # addresses, as object
+        ledger.check_invariants()
+
+
+def test_recorded_defaults_to_nothing() -> None:
+    assert Recorded((), None) == NOTHING
+    assert addresses("") == ()
