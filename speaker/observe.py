@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Any
 
 from config.compile import Compiled, compile_config
-from config.model import EMPTY, Config, IPAddress, NodeName, PoolName, ServiceKey
+from config.model import EMPTY, Config, InterfaceName, IPAddress, NodeName, PoolName, ServiceKey
 from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store, generation
@@ -86,19 +86,32 @@ class Observer:
         self._excluded = excluded
         self._slices_of: dict[ServiceKey, set[ObjectKey]] = {}
         self._service_of: dict[ObjectKey, ServiceKey] = {}
-        self._seen_links: Sequence[Link] | None = None
+        self._seen_links: tuple[Sequence[Link], Mapping[InterfaceName, str]] | None = None
+        self.links: tuple[Link, ...] = ()
+        """The interfaces that are not excluded, whether a socket can be opened on them or not."""
         self.compiled: Compiled = Compiled(EMPTY, (), MappingProxyType({}))
         self.world = World(me, Cluster(honour_exclude_label=honour_exclude_label))
 
-    def look(self, *, members: frozenset[NodeName] | None, hold: str, links: Sequence[Link]) -> Changes:
-        """Renew `world`; what changed. To be called only when no store is waited for."""
+    def look(
+        self,
+        *,
+        members: frozenset[NodeName] | None,
+        hold: str,
+        links: Sequence[Link],
+        refused: Mapping[InterfaceName, str] = MappingProxyType({}),
+    ) -> Changes:
+        """Renew `world`; what changed. To be called only when no store is waited for.
+
+        `refused` says of links on which no socket could be opened why not.
+        """
         before = self.world
         cluster = self._look_at_cluster(before.cluster, members)
         services, sharers, changed = self._look_at_services(before)
         considered = before.links
-        if links is not self._seen_links:
-            self._seen_links = links
-            considered = interfaces.considered(links, self._excluded)
+        if self._seen_links != (links, refused):
+            self._seen_links = (links, dict(refused))
+            self.links = interfaces.considered(links, self._excluded)
+            considered = tuple(replace(link, refused=refused.get(link.name, "")) for link in self.links)
         own = hold != before.hold or considered != before.links
         if cluster is before.cluster and not changed and not own:
             return Changes()

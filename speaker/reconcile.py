@@ -93,13 +93,21 @@ class Reconciler:
         return True
 
     def _look(self) -> None:
-        links, compiled = self._observer.world.links, self._observer.compiled
-        changes = self._observer.look(members=self._around.members(), hold=self._around.hold(), links=self._around.links())
+        links, compiled = self._observer.links, self._observer.compiled
+        changes = self._observer.look(
+            members=self._around.members(),
+            hold=self._around.hold(),
+            links=self._around.links(),
+            refused=self._engine.refused(),
+        )
         world = self._observer.world
         if self._observer.compiled is not compiled:
             self._say_problems()
-        if world.links != links:
-            self._engine.show(world.links)
+        if self._observer.links != links:
+            refused = self._engine.refused()
+            self._engine.show(self._observer.links)
+            if self._engine.refused() != refused:
+                self._dirty.set()  # The next look knows it.
         if changes:
             self._metrics.updates.increase()
             self._agenda.add(changes, self.plan.decisions, world.services, world.me)

@@ -58,7 +58,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface of this node. `mac` has 6 bytes, or none where the link has no hardware address."""
+    """A network interface of this node.
+
+    `mac` has 6 bytes, or none where the link has no hardware address. `refused` says why no socket could be opened on it.
+    """
 
     index: int
     name: InterfaceName
@@ -68,6 +71,7 @@ class Link:
     broadcast: bool = True
     noarp: bool = False
     master: bool = False
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -71,18 +71,23 @@ class Engine:
         self._log = log
         self._responder = Responder()
         self._open: dict[InterfaceName, _Open] = {}
-        self._refused: dict[InterfaceName, Link] = {}
+        self._refused: dict[InterfaceName, tuple[Link, str]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def owned(self) -> Mapping[IPv4Address, frozenset[InterfaceName]]:
         """Which address belongs to which interfaces."""
         return self._responder.owned()
 
+    def refused(self) -> Mapping[InterfaceName, str]:
+        """The links on which no socket could be opened, and why; tried again when the link changes."""
+        return {name: why for name, (_, why) in self._refused.items()}
+
     def show(self, links: Sequence[Link]) -> None:
         """Use these links from now on; those that may not announce are closed."""
         usable = {link.name: link for link in links if interfaces.why_not(link) is None}
         for name in sorted(self._open.keys() - usable.keys()):
             self._close(name)
+        self._refused = {name: said for name, said in self._refused.items() if usable.get(name) == said[0]}
         for name, link in sorted(usable.items()):
             known = self._open.get(name)
             if known is not None and known.link.index != link.index:
@@ -90,7 +95,7 @@ class Engine:
                 known = None
             if known is not None:
                 known.link = link
-            elif self._refused.get(name) != link:
+            elif name not in self._refused:
                 self._try_open(link)
         faces = {name: Face(one.link.mac, one.link.carrier) for name, one in self._open.items()}
         self._perform(self._responder.handle(Faces(faces), self._loop.time()), self._open)
@@ -115,11 +120,10 @@ class Engine:
         try:
             opened = self._open_wire(link.name)
         except OSError as error:
-            self._refused[link.name] = link
-            remedy = "give the process CAP_NET_RAW" if isinstance(error, PermissionError) else "tried again when it changes"
-            self._log.warning("interface_unusable", interface=link.name, error=str(error), remedy=remedy)
+            why = "the process lacks the capability CAP_NET_RAW" if isinstance(error, PermissionError) else str(error)
+            self._refused[link.name] = (link, why)
+            self._log.warning("interface_unusable", interface=link.name, error=why)
             return
-        self._refused.pop(link.name, None)
         self._open[link.name] = _Open(link, opened)
         self._loop.add_reader(opened.fileno(), self._read, link.name)
         self._log.info("interface_opened", interface=link.name, mac=link.mac.hex(":"))

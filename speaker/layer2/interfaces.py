@@ -34,7 +34,7 @@ def why_not(link: Link) -> str | None:
         return "is part of a bridge, bond or VRF"
     if len(link.mac) != 6:
         return "has no Ethernet address"
-    return None
+    return f"cannot be used: {link.refused}" if link.refused else None
 
 
 def wanted(named: Iterable[frozenset[InterfaceName]]) -> frozenset[InterfaceName] | None:

@@ -250,6 +250,21 @@ async def test_without_a_usable_interface_the_user_is_told(stage: Stage) -> None
     assert len(stage.recorder.correlator) == 1
 
 
+async def test_an_interface_without_a_socket_is_not_counted_on(stage: Stage) -> None:
+    stage.wires.refuse.add("eth0")
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    decision = stage.reconciler.report()["plan"]["services"][WEB]
+    assert (decision["announcing"], decision["reason"]) == (False, "NO_USABLE_INTERFACE")
+    assert "lacks the capability CAP_NET_RAW" in decision["detail"]
+    stage.wires.refuse.clear()
+    stage.links = (a_link(carrier=False),)
+    stage.dirty.set()
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {"192.0.2.10": ["eth0"]}
+
+
 async def test_problems_of_the_configuration_are_logged_once(stage: Stage) -> None:
     stage.sync()
     stage.put(pool("torn", "nonsense"))

@@ -107,10 +107,12 @@ async def test_a_missing_capability_is_named_once(bench: Bench) -> None:
     for _ in range(2):
         bench.engine.show((a_link(), a_link("eth9", 9)))
     (facts,) = bench.log.facts("interface_unusable")
-    assert facts["remedy"] == "give the process CAP_NET_RAW"
+    assert facts["error"] == "the process lacks the capability CAP_NET_RAW"
+    assert bench.engine.refused() == {"eth9": facts["error"]}
     bench.wires.refuse.clear()
     bench.engine.show((a_link(), a_link("eth9", 9, carrier=False)))
     assert "eth9" in bench.wires.open
+    assert bench.engine.refused() == {}
 
 
 async def test_a_frame_that_cannot_be_sent_is_reported_once_and_the_rest_goes_on(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from tests.builders_speaker import ETH0, ETH1, a_link
         (a_link(broadcast=False), "cannot broadcast"),
         (a_link(master=True), "is part of a bridge, bond or VRF"),
         (a_link(mac=b""), "has no Ethernet address"),
+        (a_link(refused="no permission"), "cannot be used: no permission"),
     ],
 )
 def test_an_interface_must_be_able_to_answer(link: Link, why: str | None) -> None:
