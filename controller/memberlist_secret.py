@@ -43,14 +43,14 @@ async def ensure(client: KubeClient, *, namespace: str, name: str, deployment: s
         except AlreadyExists:
             return
         except KubeError as error:
-            log.warning("memberlist_secret_not_created", secret=f"{namespace}/{name}", error=error.message, retry_in_s=pause_s)
+            log.warning("memberlist_secret_not_created", object=f"Secret {namespace}/{name}", error=error.message, retry_in_s=pause_s)
             if isinstance(error, Unreachable):
                 await client.pause(pause_s)
             else:
                 await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         else:
-            log.info("memberlist_secret_created", secret=f"{namespace}/{name}")
+            log.info("memberlist_secret_created", object=f"Secret {namespace}/{name}")
             return
 
 
