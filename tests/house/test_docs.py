@@ -24,7 +24,7 @@ def test_links_lead_to_files_of_the_repository(page: Path) -> None:
 
 def test_the_readme_names_the_two_commands_that_the_makefile_has() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for command in re.findall(r"make (\w+)", (ROOT / "README.md").read_text()):
+    for command in re.findall(r"(?:^ {4}|`)make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
 
 
