@@ -46,7 +46,9 @@ class Webhooks:
         shelf = self._store.shelf(_SHELF)
         if shelf.version != self._version:
             self._version = shelf.version
-            self._hooks = [h for k in shelf.sorted_keys() for h in msgspec.json.decode(shelf.objects[k].body).get("webhooks") or ()]
+            self._hooks = [
+                h for k in shelf.sorted_keys() for h in msgspec.json.decode(shelf.objects[k].body).get("webhooks") or ()
+            ]
         return self._hooks
 
     def interested(self, resource: Resource, operations: tuple[str, ...], sub: str = "") -> list[Json]:
@@ -73,7 +75,15 @@ class Webhooks:
                 continue
             try:
                 answer = await self._call(hook, operation, resource, namespace, new, before, call, sub)
-            except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError, msgspec.DecodeError, LookupError, binascii.Error) as error:
+            except (
+                aiohttp.ClientError,
+                TimeoutError,
+                OSError,
+                ssl.SSLError,
+                msgspec.DecodeError,
+                LookupError,
+                binascii.Error,
+            ) as error:
                 if hook["failurePolicy"] == "Ignore":
                     continue
                 raise _unreachable(hook, error) from error

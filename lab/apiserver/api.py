@@ -12,7 +12,7 @@ import base64
 import copy
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -226,7 +226,11 @@ class Api:
                 f'{resource.qualified} "{name}" is forbidden: unable to create new content in namespace {namespace} because it is '
                 "being terminated"
             )
-            cause = {"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated", "field": "metadata.namespace"}
+            cause = {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {namespace} is being terminated",
+                "field": "metadata.namespace",
+            }
             raise forbidden_request(message, resource.group, resource.plural, name, causes=[cause])
 
     def _complete(self, resource: Resource, document: Json, old: Json | None, call: Call, *, status_only: bool) -> Json:
@@ -242,7 +246,11 @@ class Api:
         if resource.custom is not None:
             version = resource.custom.versions[resource.version]
             structural.default(document, version.schema)
-            was = from_storage(resource, copy.deepcopy(old)) if old is not None and resource.version != resource.custom.storage else old
+            was = (
+                from_storage(resource, copy.deepcopy(old))
+                if old is not None and resource.version != resource.custom.storage
+                else old
+            )
             causes += structural.validate(document, was, version.schema, version.rules)
             if causes:
                 raise invalid(resource.group, resource.kind, name, causes)
@@ -296,7 +304,9 @@ class Api:
                 raise not_found(resource.group, resource.plural, key[1])
             return self.create(resource, key[0], document, call)[0], True
         if rv is None and resource.needs_rv:
-            cause = Cause("FieldValueInvalid", "Invalid value: 0x0: must be specified for an update", "metadata.resourceVersion")
+            cause = Cause(
+                "FieldValueInvalid", "Invalid value: 0x0: must be specified for an update", "metadata.resourceVersion"
+            )
             raise invalid(resource.group, resource.plural, key[1], [cause])
         uid = metadata.get("uid")
         if uid and uid != stored.uid:
@@ -411,7 +421,9 @@ class Api:
             raise bad_request(f"error decoding patch: {error}") from error
         if media != "application/json-patch+json" and not isinstance(patch, dict):
             word = {"list": "array", "str": "string"}.get(type(patch).__name__, "number")
-            raise bad_request(f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}")
+            raise bad_request(
+                f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+            )
         return patch
 
     def _decode_patched(self, resource: Resource, patched: Json, call: Call) -> Json:
@@ -427,13 +439,13 @@ class Api:
             try:
                 if other is not None and other.type_name:
                     typed.decode(patched, other.type_name, [])
-            except typed.Mismatch as error:
+            except typed.MismatchError as error:
                 raise refuse(str(error)) from error
             raise refuse(f'no kind "{patched.get("kind")}" is registered for version "{patched.get("apiVersion")}"')
         unknown: list[str] = []
         try:
             document = codec.normalize(resource, patched, unknown)
-        except typed.Mismatch as error:
+        except typed.MismatchError as error:
             raise refuse(str(error)) from error
         if unknown and call.validation == "Strict":
             raise refuse("strict decoding error: " + ", ".join(unknown))
@@ -478,12 +490,18 @@ class Api:
         self._preconditions(resource, stored, options)
         metadata = document["metadata"]
         if resource.type_name == "Namespace" and key[1] in IMMORTAL:
-            raise forbidden_request(f'namespaces "{key[1]}" is forbidden: this namespace may not be deleted', "", "namespaces", key[1])
+            raise forbidden_request(
+                f'namespaces "{key[1]}" is forbidden: this namespace may not be deleted', "", "namespaces", key[1]
+            )
         finalizers = list(metadata.get("finalizers") or [])
         for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
             if options.policy == policy and finalizer not in finalizers:
                 finalizers.append(finalizer)
-        if resource.type_name == "CustomResourceDefinition" and crds.FINALIZER not in finalizers and not metadata.get("deletionTimestamp"):
+        if (
+            resource.type_name == "CustomResourceDefinition"
+            and crds.FINALIZER not in finalizers
+            and not metadata.get("deletionTimestamp")
+        ):
             finalizers.append(crds.FINALIZER)
         grace = self._grace(resource, document, options)
         if finalizers or grace or resource.type_name == "Namespace":
@@ -521,12 +539,14 @@ class Api:
         if why:
             raise conflict(resource.group, resource.kind, name, why)
 
-    def _mark(self, resource: Resource, stored: Stored, document: Json, finalizers: list[str], grace: int, call: Call) -> Json:
+    def _mark(
+        self, resource: Resource, stored: Stored, document: Json, finalizers: Sequence[str], grace: int, call: Call
+    ) -> Json:
         """Begin a deletion that something still holds up."""
         metadata = document["metadata"]
         old = copy.deepcopy(document)
         if finalizers:
-            metadata["finalizers"] = finalizers
+            metadata["finalizers"] = list(finalizers)
         if not metadata.get("deletionTimestamp"):
             metadata["deletionTimestamp"] = self.timestamp()
             if resource.type_name == "Namespace":
@@ -657,7 +677,13 @@ def _spec_differs(new: Json, old: Json, resource: Resource) -> bool:
     apart = {"metadata", "status"} if resource.status else {"metadata"}
     if {k: v for k, v in new.items() if k not in apart} != {k: v for k, v in old.items() if k not in apart}:
         return True
-    watched = ("labels",) if resource.type_name == "EndpointSlice" else ("annotations",) if resource.group == "apps" and resource.kind != "ReplicaSet" else ()
+    watched = (
+        ("labels",)
+        if resource.type_name == "EndpointSlice"
+        else ("annotations",)
+        if resource.group == "apps" and resource.kind != "ReplicaSet"
+        else ()
+    )
     return any(new["metadata"].get(m) != old["metadata"].get(m) for m in watched)
 
 
@@ -676,7 +702,11 @@ def _go_quoted(text: str) -> str:
 
 def encode_token(rv: int, last: Key) -> str:
     """A continue token: the version of the first page and the last key given out."""
-    return base64.urlsafe_b64encode(msgspec.json.encode({"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(last)})).decode().rstrip("=")
+    return (
+        base64.urlsafe_b64encode(msgspec.json.encode({"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(last)}))
+        .decode()
+        .rstrip("=")
+    )
 
 
 def decode_token(token: str) -> tuple[int, Key]:
@@ -705,5 +735,3 @@ def check_enum(kind: str, field_name: str, value: str, supported: tuple[str, ...
     """Refuse a query option outside its list."""
     if value not in supported:
         raise invalid("meta.k8s.io", kind, "", [unsupported(field_name, value, supported)])
-
-

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lab.apiserver import codec
 from lab.apiserver.errors import ApiError, Cause, bad_request, internal, invalid, required
 from lab.apiserver.resources import Resource
-from lab.apiserver.typed import TYPES, Mismatch, decode
+from lab.apiserver.typed import TYPES, MismatchError, decode
 
 if TYPE_CHECKING:
     from lab.apiserver.api import Call
@@ -82,7 +82,11 @@ class Shape:
     def keys(self) -> tuple[str, ...]:
         """The keys of a list that is a map; empty for other lists."""
         if self.schema is not None:
-            return tuple(self.schema.get("x-kubernetes-list-map-keys") or ()) if self.schema.get("x-kubernetes-list-type") == "map" else ()
+            return (
+                tuple(self.schema.get("x-kubernetes-list-map-keys") or ())
+                if self.schema.get("x-kubernetes-list-type") == "map"
+                else ()
+            )
         return _LIST_MAPS.get(self.owner_field, ())
 
     @property
@@ -229,12 +233,15 @@ def track(
         metadata["managedFields"] = entries
 
 
-def _updated(new: Json, old: Json | None, resource: Resource, manager: str, sub: str, now: str, entries: list[Json]) -> list[Json]:
+def _updated(
+    new: Json, old: Json | None, resource: Resource, manager: str, sub: str, now: str, entries: list[Json]
+) -> list[Json]:
     shape = shape_of(resource)
     if old is None:
         old = decode({}, resource.type_name, []) if resource.custom is None else {"metadata": {}}
     if {k: v for k, v in new.items() if k != "metadata"} == {k: v for k, v in old.items() if k != "metadata"} and all(
-        new["metadata"].get(m) == old.get("metadata", {}).get(m) for m in ("labels", "annotations", "finalizers", "ownerReferences")
+        new["metadata"].get(m) == old.get("metadata", {}).get(m)
+        for m in ("labels", "annotations", "finalizers", "ownerReferences")
     ):
         return entries
     was = {p: (v, leaf) for p, v, leaf in walk(old, shape)}
@@ -326,7 +333,7 @@ def read(resource: Resource, key: Key, data: bytes) -> Json:
     if resource.custom is None:
         try:
             decode(document, resource.type_name, [])
-        except Mismatch as error:
+        except MismatchError as error:
             raise internal(intro + str(error)) from error
     return document
 

@@ -163,9 +163,7 @@ class Authorizer:
                 role = self._store.get(f"{'clusterroles' if clustered else 'roles'}.{_RBAC}", key)
                 where = f"{name}/{namespace}" if namespace else name
                 who = f"{subject['name']}/{subject['namespace']}" if subject.get("namespace") else subject["name"]
-                reason = (
-                    f'RBAC: allowed by {scope} "{where}" of {reference["kind"]} "{reference["name"]}" to {subject["kind"]} "{who}"'
-                )
+                reason = f'RBAC: allowed by {scope} "{where}" of {reference["kind"]} "{reference["name"]}" to {subject["kind"]} "{who}"'
                 for rule in msgspec.json.decode(role.body).get("rules") or () if role else ():
                     yield Grant(namespace, rule, reason)
 
@@ -186,7 +184,10 @@ class Authorizer:
             and wanted.group in {"authorization.k8s.io", "authentication.k8s.io"}
             and wanted.resource in {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"}
         ):
-            return True, 'RBAC: allowed by ClusterRoleBinding "system:basic-user" of ClusterRole "system:basic-user" to Group "system:authenticated"'
+            return (
+                True,
+                'RBAC: allowed by ClusterRoleBinding "system:basic-user" of ClusterRole "system:basic-user" to Group "system:authenticated"',
+            )
         return False, ""
 
     def require(self, user: User, wanted: Attributes) -> None:

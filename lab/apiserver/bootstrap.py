@@ -14,7 +14,10 @@ Json = dict[str, Any]
 _RBAC = "rbac.authorization.k8s.io"
 _READ, _WRITE = ["get", "list", "watch"], ["create", "delete", "deletecollection", "patch", "update"]
 _VIEWED = [
-    {"apiGroups": [""], "resources": ["configmaps", "endpoints", "events", "namespaces", "pods", "serviceaccounts", "services"]},
+    {
+        "apiGroups": [""],
+        "resources": ["configmaps", "endpoints", "events", "namespaces", "pods", "serviceaccounts", "services"],
+    },
     {"apiGroups": ["apps"], "resources": ["daemonsets", "deployments", "replicasets"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
     {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses", "networkpolicies"]},

@@ -7,6 +7,7 @@ that uses more is refused when its definition is created, never skipped in silen
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,13 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "lowerAscii": str.lower,
     "upperAscii": str.upper,
 }
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"size": len, "duration": parse_duration, "int": int, "string": str, "double": float}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "size": len,
+    "duration": parse_duration,
+    "int": int,
+    "string": str,
+    "double": float,
+}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b,
     ">": lambda a, b: a > b, ">=": lambda a, b: a >= b, "in": lambda a, b: a in b,
@@ -71,6 +78,26 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "/": lambda a, b: a / b if isinstance(a, float) else int(a / b), "%": lambda a, b: a - b * int(a / b),
 }  # fmt: skip
 _LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
+
+
+def _constant(value: Any) -> Node:
+    return lambda _: value
+
+
+def _variable(name: str) -> Node:
+    return lambda scope: scope[name]
+
+
+def _called(function: Callable[..., Any], *arguments: Node) -> Node:
+    return lambda scope: function(*(a(scope) for a in arguments))
+
+
+def _either(left: Node, right: Node) -> Node:
+    return lambda scope: bool(left(scope)) or bool(right(scope))
+
+
+def _both(left: Node, right: Node) -> Node:
+    return lambda scope: bool(left(scope)) and bool(right(scope))
 
 
 class _Parser:
@@ -96,7 +123,9 @@ class _Parser:
 
     def take(self, wanted: str = "") -> tuple[str, str, int]:
         if self.at >= len(self.tokens) or (wanted and self.peek() != wanted):
-            raise CelError(f"ERROR: <input>:1:{self.at + 1}: Syntax error: mismatched input '{self.peek()}' expecting '{wanted}'")
+            raise CelError(
+                f"ERROR: <input>:1:{self.at + 1}: Syntax error: mismatched input '{self.peek()}' expecting '{wanted}'"
+            )
         self.at += 1
         return self.tokens[self.at - 1]
 
@@ -114,14 +143,14 @@ class _Parser:
         left = self.both()
         while self.peek() == "||":
             self.take()
-            left = (lambda a, b: lambda s: bool(a(s)) or bool(b(s)))(left, self.both())
+            left = _either(left, self.both())
         return left
 
     def both(self) -> Node:
         left = self.binary(0)
         while self.peek() == "&&":
             self.take()
-            left = (lambda a, b: lambda s: bool(a(s)) and bool(b(s)))(left, self.binary(0))
+            left = _both(left, self.binary(0))
         return left
 
     def binary(self, level: int) -> Node:
@@ -130,7 +159,7 @@ class _Parser:
         left = self.binary(level + 1)
         while self.peek() in _LEVELS[level]:
             operate = _COMPARE[self.take()[1]]
-            left = (lambda f, a, b: lambda s: f(a(s), b(s)))(operate, left, self.binary(level + 1))
+            left = _called(operate, left, self.binary(level + 1))
         return left
 
     def unary(self) -> Node:
@@ -158,11 +187,9 @@ class _Parser:
         kind, text, _ = self.take()
         chain: tuple[str, ...] = ()
         if kind == "number":
-            value = float(text) if "." in text else int(text)
-            node: Node = lambda s: value  # noqa: E731
+            node = _constant(float(text) if "." in text else int(text))
         elif kind == "text":
-            content = re.sub(r"\\(.)", r"\1", text[1:-1])
-            node = lambda s: content  # noqa: E731
+            node = _constant(re.sub(r"\\(.)", r"\1", text[1:-1]))
         elif text == "(":
             node = self.ternary()
             self.take(")")
@@ -173,20 +200,19 @@ class _Parser:
                 if self.peek() == ",":
                     self.take()
             self.take("]")
-            node = lambda s: [i(s) for i in items]  # noqa: E731
+            node = _called(lambda *values: list(values), *items)
         elif text in {"true", "false", "null"}:
-            constant = {"true": True, "false": False, "null": None}[text]
-            node = lambda s: constant  # noqa: E731
+            node = _constant({"true": True, "false": False, "null": None}[text])
         elif text == "has":
             node = self.has()
         elif kind == "name" and self.peek() == "(":
             if text not in _FUNCTIONS:
                 raise CelError(f"undeclared reference to '{text}'")
-            node = (lambda f, a: lambda s: f(*(x(s) for x in a)))(_FUNCTIONS[text], self.arguments())
+            node = _called(_FUNCTIONS[text], *self.arguments())
         elif kind == "name":
             self.names.add(text)
             chain = (text,)
-            node = lambda s: s[text]  # noqa: E731
+            node = _variable(text)
         else:
             raise CelError(f"Syntax error: unexpected '{text}'")
         return self.suffixes(node, chain)
@@ -207,7 +233,7 @@ class _Parser:
     def suffixes(self, node: Node, chain: tuple[str, ...]) -> Node:
         while self.peek() in {".", "["}:
             if self.take()[1] == "[":
-                node = (lambda a, b: lambda s: a(s)[b(s)])(node, self.ternary())
+                node = _called(operator.getitem, node, self.ternary())
                 self.take("]")
                 chain = ()
                 continue
@@ -219,13 +245,13 @@ class _Parser:
             elif self.peek() == "(":
                 if name not in _METHODS:
                     raise CelError(f"undeclared reference to '{name}'")
-                node = (lambda f, o, a: lambda s: f(o(s), *(x(s) for x in a)))(_METHODS[name], node, self.arguments())
+                node = _called(_METHODS[name], node, *self.arguments())
                 chain = ()
             else:
                 if chain:
                     chain = (*chain, name)
                     self.fields.append((chain, self.tokens[at - 1][2] + 1))
-                node = (lambda o, n: lambda s: o(s)[n])(node, name)
+                node = _called(operator.getitem, node, _constant(name))
         return node
 
     def macro(self, name: str, node: Node) -> Node:

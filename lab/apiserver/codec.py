@@ -58,7 +58,9 @@ def parse_json(data: bytes) -> tuple[Any, list[str]]:
         value = msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         text = str(error)
-        raise ValueError("unexpected end of JSON input" if "truncated" in text or not data.strip() else f"invalid character: {text}") from error
+        raise ValueError(
+            "unexpected end of JSON input" if "truncated" in text or not data.strip() else f"invalid character: {text}"
+        ) from error
     # Keys given twice are rare: a cheap count first, the exact search only where it differs.
     if data.count(b'":') + data.count(b'" :') == _count_keys(value):
         return value, []
@@ -101,7 +103,7 @@ for _letter in "yYnN":  # Go's library takes single letters for booleans, as YAM
     _YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:y|Y|n|N)$"), [_letter])
 _YamlLoader.add_constructor(
     "tag:yaml.org,2002:bool",
-    lambda loader, node: str(node.value).lower() in {"y", "yes", "true", "on"},
+    lambda _, node: str(node.value).lower() in {"y", "yes", "true", "on"},
 )
 
 
@@ -209,7 +211,7 @@ def normalize(resource: Resource, document: Json, unknown: list[str]) -> Json:
     """The document in the form its kind is stored in, unknown fields gone and appended to `unknown` as sentences.
 
     Raises:
-        typed.Mismatch: a value does not fit.
+        typed.MismatchError: a value does not fit.
 
     """
     paths: list[str] = []

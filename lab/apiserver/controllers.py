@@ -59,9 +59,8 @@ class Controllers:
             self._ending.add((storage, stored.key))
 
     def _changed(self, storage: str, change: Change) -> None:
-        if change.now is not None:
-            if change.now.owners or b'"finalizers"' in change.now.body:
-                self._note(storage, change.now)
+        if change.now is not None and (change.now.owners or b'"finalizers"' in change.now.body):
+            self._note(storage, change.now)
         if change.before is not None and change.now is None:
             for uid in change.before.owners:
                 self._dependents.get(uid, set()).discard((storage, change.before.key))
@@ -233,7 +232,9 @@ class Controllers:
             self._delete(resource, key)
 
     def _alive(self, uid: str) -> bool:
-        return any(s.uid == uid for storage in self._api.store.resources() for s in self._api.store.shelf(storage).objects.values())
+        return any(
+            s.uid == uid for storage in self._api.store.resources() for s in self._api.store.shelf(storage).objects.values()
+        )
 
     def _disown(self, dependent: Reference, uid: str) -> None:
         resource = self._api.registry.by_storage(dependent[0])

@@ -91,9 +91,11 @@ def validate(new: Json, old: Json | None) -> list[Cause]:
     out: list[Cause] = []
     if new["metadata"].get("name") != f"{names.get('plural')}.{spec.get('group')}":
         out.append(invalid_value("metadata.name", new["metadata"].get("name", ""), 'must be spec.names.plural+"."+spec.group'))
-    for at, version in enumerate(versions):
-        if not (version.get("schema") or {}).get("openAPIV3Schema"):
-            out.append(required(f"spec.versions[{at}].schema.openAPIV3Schema", "schemas are required"))
+    out += [
+        required(f"spec.versions[{at}].schema.openAPIV3Schema", "schemas are required")
+        for at, version in enumerate(versions)
+        if not (version.get("schema") or {}).get("openAPIV3Schema")
+    ]
     scope = spec.get("scope", "")
     if old is not None and scope != old["spec"].get("scope"):
         out.append(invalid_value("spec.scope", scope, "field is immutable"))

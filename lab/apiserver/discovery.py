@@ -103,13 +103,22 @@ def aggregated(registry: Registry, groups: Iterable[str], version: str) -> Json:
                 subs = []
                 for name in subresources(resource):
                     kind = _SUB_KINDS.get(name)
-                    shown = {"group": kind[0], "version": kind[1] if kind[0] else "", "kind": kind[2]} if kind else {**where, "kind": resource.kind}
+                    shown = (
+                        {"group": kind[0], "version": kind[1] if kind[0] else "", "kind": kind[2]}
+                        if kind
+                        else {**where, "kind": resource.kind}
+                    )
                     subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
                 if subs:
                     entry["subresources"] = subs
                 resources.append(entry)
             versions.append({"version": group_version, "resources": resources, "freshness": "Current"})
-        items.append({"metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None}, "versions": versions})
+        items.append(
+            {
+                "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
+                "versions": versions,
+            }
+        )
     return {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
 
 
@@ -123,7 +132,7 @@ def _document_path(group: str, version: str) -> str:
 
 def openapi_index(registry: Registry) -> Json:
     """GET /openapi/v3."""
-    paths = {"version": {"serverRelativeURL": "/openapi/v3/version?hash=1"}}
+    paths: Json = {"version": {"serverRelativeURL": "/openapi/v3/version?hash=1"}}
     for group in ["", *registry.groups()]:
         for version in registry.versions(group):
             path = _document_path(group, version)
@@ -148,7 +157,9 @@ def _operation(resource: Resource, action: str, *, sub: str = "") -> Json:
     name = f"delete{where}Collection{tail}" if action == "deletecollection" else f"{_WORDS[action]}{where}{tail}"
     kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
     # Strategic merge is not listed: kubectl then patches by the types it was built with, which are complete.
-    content = {m: {} for m in ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")}
+    content: Json = {
+        m: {} for m in ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+    }
     body = {"requestBody": {"content": content}} if action == "patch" else {}
     return {
         **body,
@@ -208,7 +219,9 @@ class Descriptions:
                 fields = getattr(getattr(models, name), "model_fields", None)
                 if fields is None:
                     continue
-                short = re.sub(r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", name)
+                short = re.sub(
+                    r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", name
+                )
                 text = (getattr(models, name).__doc__ or "").strip()
                 self._texts[short] = (
                     text, {(f.serialization_alias or n): f.description or "" for n, f in fields.items()},
@@ -244,8 +257,9 @@ def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json
         if title in out:
             continue
         about, described = texts.of(name)
-        properties = {}
-        out[title] = schema = {"type": "object", "properties": properties}
+        properties: Json = {}
+        schema: Json = {"type": "object", "properties": properties}
+        out[title] = schema
         if about:
             schema["description"] = about
         required = [n for n, f in TYPES[name].items() if f.required]

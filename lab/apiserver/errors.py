@@ -139,9 +139,7 @@ def method_not_allowed() -> ApiError:
 def already_exists(group: str, plural: str, name: str, *, deleting: bool = False) -> ApiError:
     """A create of what is there."""
     what = f'{qualified(plural, group)} "{name}" already exists'
-    return ApiError.named(
-        409, "AlreadyExists", f"object is being deleted: {what}" if deleting else what, group, plural, name
-    )
+    return ApiError.named(409, "AlreadyExists", f"object is being deleted: {what}" if deleting else what, group, plural, name)
 
 
 def conflict(group: str, plural: str, name: str, why: str) -> ApiError:

@@ -18,8 +18,8 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from lab.apiserver import admission, codec, discovery, reviews, tables, typed
-from lab.apiserver.api import Api, Call, DeleteOptions, decode_token
+from lab.apiserver import admission, codec, discovery, protobuf, reviews, tables, typed
+from lab.apiserver.api import Api, Call, DeleteOptions, decode_token, to_storage
 from lab.apiserver.auth import ADMIN, ANONYMOUS, Attributes, Authorizer, Tokens, User
 from lab.apiserver.errors import (
     ApiError,
@@ -210,7 +210,11 @@ class Server:
         if watch:
             rest = rest[1:]
         namespace: str | None = None
-        if len(rest) >= 3 and rest[0] == "namespaces" and not (group == "" and len(rest) == 3 and rest[2] in {"status", "finalize"}):
+        if (
+            len(rest) >= 3
+            and rest[0] == "namespaces"
+            and not (group == "" and len(rest) == 3 and rest[2] in {"status", "finalize"})
+        ):
             namespace, rest = rest[1], rest[2:]
         plural = rest[0] if rest else ""
         resource = self.registry.find(group, version, plural)
@@ -234,7 +238,11 @@ class Server:
         """Answers that need no resource."""
         head = parts[0] if parts else ""
         groups = len(parts) in {1, 2, 3} and head == "apis"
-        if not (head in {"", "healthz", "livez", "readyz", "version", "openapi", "metrics"} or parts in (["api"], ["api", "v1"]) or groups):
+        if not (
+            head in {"", "healthz", "livez", "readyz", "version", "openapi", "metrics"}
+            or parts in (["api"], ["api", "v1"])
+            or groups
+        ):
             if head not in {"api", "apis"}:
                 self.authorizer.require(user, Attributes(request.method.lower(), path=request.path))
                 return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
@@ -319,9 +327,7 @@ class Server:
             verb = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}.get(method, "")
         else:
             verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}.get(method, "")
-        allowed = verb in resource.verbs and not (
-            verb == "create" and (bool(target.name) != (target.sub in CREATED))
-        )
+        allowed = verb in resource.verbs and not (verb == "create" and (bool(target.name) != (target.sub in CREATED)))
         if verb == "create" and not target.name and resource.namespaced and target.namespace is None:
             if resource.custom is not None:
                 return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
@@ -339,16 +345,18 @@ class Server:
             case "get":
                 return await self._get(options, target, form, call)
             case "deletecollection":
-                self._write_options(request, "DeleteOptions", call, data)
+                self._write_options(request, "DeleteOptions", call)
                 return self._delete_collection(options, target, form, data, call)
             case "delete":
-                self._write_options(request, "DeleteOptions", call, data)
+                self._write_options(request, "DeleteOptions", call)
                 return await self._delete(options, target, form, data, call)
-        self._write_options(request, {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}[verb], call, data)
+        self._write_options(
+            request, {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}[verb], call
+        )
         media = request.headers.get("Content-Type", "")
         if resource.group in {"authentication.k8s.io", "authorization.k8s.io"}:
             document = self._read(resource, data, media, call)
-            review = reviews.review(resource, document, call.user, self.authorizer, self.tokens, self._clock, target.namespace or "", self.api)
+            review = reviews.review(resource, document, call.user, self.authorizer, self.tokens, self._clock, self.api)
             return _json_answer(review, status=201)
         if target.sub and target.sub != "status":
             return await self._subresource(target, verb, media, data, form, call)
@@ -388,7 +396,7 @@ class Server:
         await self._webhooks.review(operation, target.resource, key[0], document, before, call, sub=target.sub)
 
     @staticmethod
-    def _write_options(request: web.BaseRequest, kind: str, call: Call, data: bytes) -> None:
+    def _write_options(request: web.BaseRequest, kind: str, call: Call) -> None:
         """Check dryRun, fieldManager and fieldValidation."""
         query, causes = request.query, []
         dry = query.getall("dryRun", [])
@@ -413,7 +421,7 @@ class Server:
         unknown: list[str] = []
         try:
             document = codec.normalize(resource, document, unknown)
-        except typed.Mismatch as error:
+        except typed.MismatchError as error:
             raise codec.refuse_type(resource, error) from error
         faults += unknown
         if faults and call.validation == "Strict":
@@ -422,7 +430,9 @@ class Server:
             call.warn(faults)
         return document
 
-    def _object(self, resource: Resource, document: Json, form: Format, query: Mapping[str, str], *, status: int = 200) -> Answer:
+    def _object(
+        self, resource: Resource, document: Json, form: Format, query: Mapping[str, str], *, status: int = 200
+    ) -> Answer:
         if form is JSON or form.form == "json":
             return Answer(status, codec.encode(document))
         if form.form == "yaml":
@@ -459,7 +469,11 @@ class Server:
         container = query.get("container", "")
         if container and container not in {c["name"] for c in pod["spec"]["containers"]}:
             return bad_request(f"container {container} is not valid for pod {target.name}")
-        return ApiError(404, "NotFound", f"the lab's nodes have no kubelet: pods/{target.sub} is not offered; see the logs directory of the lab")
+        return ApiError(
+            404,
+            "NotFound",
+            f"the lab's nodes have no kubelet: pods/{target.sub} is not offered; see the logs directory of the lab",
+        )
 
     async def _wait_for(self, query: Mapping[str, str]) -> None:
         """A read at a version that is still to come waits a little, then is 504."""
@@ -515,7 +529,10 @@ class Server:
         """The bytes of a list: those of its objects, joined."""
         if resource.custom is not None:
             metadata = {"continue": "", **metadata}
-        head = f'{{"kind":"{resource.list_name}","apiVersion":"{resource.api_version}","metadata":'.encode() + msgspec.json.encode(metadata)
+        head = (
+            f'{{"kind":"{resource.list_name}","apiVersion":"{resource.api_version}","metadata":'.encode()
+            + msgspec.json.encode(metadata)
+        )
         bodies = [self.api.body(resource, s) for s in items]
         if resource.custom is None:
             skip = len(resource.prefix)
@@ -529,11 +546,15 @@ class Server:
         causes: list[Cause] = []
         if match:
             if not text:
-                causes.append(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+                causes.append(
+                    forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
+                )
             elif match not in {"Exact", "NotOlderThan"}:
                 causes.append(unsupported("resourceVersionMatch", match, ("Exact", "NotOlderThan", "")))
             elif match == "Exact" and text == "0":
-                causes.append(forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+                causes.append(
+                    forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+                )
         if "sendInitialEvents" in query:
             causes.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
         if causes:
@@ -562,13 +583,17 @@ class Server:
                 raise internal(f"couldn't get version/kind; json parse error: {error}") from error
             kind = body.get("kind", "DeleteOptions")
             if kind != "DeleteOptions":
-                raise internal(f'no kind "{kind}" is registered for version "{body.get("apiVersion")}" in scheme "pkg/runtime/scheme.go:100"')
+                raise internal(
+                    f'no kind "{kind}" is registered for version "{body.get("apiVersion")}" in scheme "pkg/runtime/scheme.go:100"'
+                )
         call.dry_run = call.dry_run or body.get("dryRun") == ["All"]
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents")
         causes = []
         if policy and orphan is not None:
-            causes.append(invalid_value("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set"))
+            causes.append(
+                invalid_value("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
+            )
         elif policy not in {"", "Foreground", "Background", "Orphan"}:
             causes.append(unsupported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil")))
         if causes:
@@ -619,18 +644,20 @@ class Server:
         if target.sub == "scale":
             return _json_answer(reviews.scale(self.api, resource, key, verb, media.partition(";")[0], data, call))
         try:
-            document = msgspec.json.decode(data) if media.startswith(_JSON) or not media else codec.protobuf.decode(data) or {}
+            document = msgspec.json.decode(data) if media.startswith(_JSON) or not media else protobuf.decode(data) or {}
         except msgspec.DecodeError as error:
             raise bad_request(f"couldn't get version/kind; json parse error: {error}") from error
         if target.sub == "token":
             return _json_answer(reviews.token_request(self.api, self.tokens, key, document, self._clock()), status=201)
         if target.sub == "binding":
-            return _json_answer(reviews.bind(self.api, resource, key, document, call), status=201)
+            return _json_answer(reviews.bind(self.api, resource, key, document), status=201)
         return _json_answer(reviews.evict(self.api, resource, key, document, call), status=201)
 
     # Watches
 
-    async def _watch(self, request: web.BaseRequest, target: Target, form: Format, user: User, call: Call) -> web.StreamResponse:
+    async def _watch(
+        self, request: web.BaseRequest, target: Target, form: Format, user: User, call: Call
+    ) -> web.StreamResponse:
         query, resource = request.query, target.resource
         self._require(user, "watch", target)
         labels, fields = self._selectors(query, target)
@@ -645,7 +672,7 @@ class Server:
         timeout_s = float(_integer(query.get("timeoutSeconds", "0"))) or self._rng.uniform(1800, 3600)
         since = _rv(query.get("resourceVersion", "") or "0")
         watcher = Watcher(self.api, resource, target.namespace, labels, fields, self._shaper(resource, form, query))
-        response = web.StreamResponse(headers={"Content-Type": _JSON if form.form != "json" else _JSON})
+        response = web.StreamResponse(headers={"Content-Type": _JSON})
         for warning in call.warnings:
             response.headers.add("Warning", f'299 - "{warning}"')
         response.enable_chunked_encoding()
@@ -689,7 +716,9 @@ class Server:
         if ending:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         resource = watcher.resource
-        return line_of("BOOKMARK", msgspec.json.encode({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}))
+        return line_of(
+            "BOOKMARK", msgspec.json.encode({"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata})
+        )
 
     async def _stream(self, response: web.StreamResponse, watcher: Watcher, timeout_s: float, *, bookmarks: bool) -> None:
         """Send events until the time is over, the server closes or the watcher is ended."""
@@ -721,12 +750,12 @@ class Server:
         if form.form in {"json", "yaml"}:
             return None
         if form.form != "Table":
-            return lambda kind, document, rv: tables.partial(document, form.version)
+            return lambda _kind, document, _rv: tables.partial(document, form.version)
         include = _include(query)
         columns, cells = tables.columns_of(resource)
         first = [columns]
 
-        def shape(kind: str, document: Json, rv: int) -> Json:
+        def shape(_kind: str, document: Json, rv: int) -> Json:
             shown = first.pop() if first else None
             line = tables.row(self._for_table(resource, document), cells, include, form.version, tables.utc_now())
             return {
@@ -794,5 +823,3 @@ def _rv(text: str) -> int:
 
 def _manager_of(request: web.BaseRequest) -> str:
     return request.headers.get("User-Agent", "unknown").partition("/")[0][:128]
-
-

@@ -36,7 +36,7 @@ def _no_default(new: Json) -> None:
     """Default nothing."""
 
 
-def _no_faults(new: Json, old: Json | None) -> list[Cause]:
+def _no_faults(_new: Json, _old: Json | None) -> list[Cause]:
     """Find nothing."""
     return []
 
@@ -327,7 +327,17 @@ def _event_validate_core(new: Json, old: Json | None) -> list[Cause]:
     return []
 
 
-_EVENT_FIXED = ("involvedObject", "reason", "message", "eventTime", "reportingComponent", "reportingInstance", "action", "related", "type")
+_EVENT_FIXED = (
+    "involvedObject",
+    "reason",
+    "message",
+    "eventTime",
+    "reportingComponent",
+    "reportingInstance",
+    "action",
+    "related",
+    "type",
+)
 
 
 def _event_validate_new(new: Json, old: Json | None) -> list[Cause]:
@@ -340,7 +350,11 @@ def _event_validate_new(new: Json, old: Json | None) -> list[Cause]:
     if not controller:
         out.append(required("reportingController"))
     out += [invalid_value("reportingController", controller, f) for f in qualified_faults(controller)]
-    for name, shown, limit in (("reportingInstance", "reportingInstance", 128), ("action", "action", 128), ("reason", "reason", 128)):
+    for name, shown, limit in (
+        ("reportingInstance", "reportingInstance", 128),
+        ("action", "action", 128),
+        ("reason", "reason", 128),
+    ):
         value = new.get(name, "")
         if not value:
             out.append(required(shown))
@@ -407,7 +421,7 @@ def _endpoints_default(new: Json) -> None:
             port.setdefault("protocol", "TCP")
 
 
-def _endpoints_validate(new: Json, old: Json | None) -> list[Cause]:
+def _endpoints_validate(new: Json, _old: Json | None) -> list[Cause]:
     out = []
     for at, subset in enumerate(new.get("subsets") or []):
         for member in ("addresses", "notReadyAddresses"):
@@ -418,7 +432,7 @@ def _endpoints_validate(new: Json, old: Json | None) -> list[Cause]:
     return out
 
 
-def _lease_validate(new: Json, old: Json | None) -> list[Cause]:
+def _lease_validate(new: Json, _old: Json | None) -> list[Cause]:
     out = []
     duration, transitions = new["spec"].get("leaseDurationSeconds"), new["spec"].get("leaseTransitions")
     if duration is not None and duration <= 0:
@@ -534,7 +548,7 @@ def _backend_faults(backend: Json, field: str) -> list[Cause]:
     return out
 
 
-def _ingress_validate(new: Json, old: Json | None) -> list[Cause]:
+def _ingress_validate(new: Json, _old: Json | None) -> list[Cause]:
     spec = new["spec"]
     out: list[Cause] = []
     if not spec.get("rules") and not spec.get("defaultBackend"):
@@ -584,7 +598,7 @@ def _network_policy_default(new: Json) -> None:
 # rbac
 
 
-def _role_validate(new: Json, old: Json | None) -> list[Cause]:
+def _role_validate(new: Json, _old: Json | None) -> list[Cause]:
     out: list[Cause] = []
     for at, rule in enumerate(new.get("rules") or []):
         field = f"rules[{at}]"
@@ -640,7 +654,7 @@ def _webhooks_default(new: Json) -> None:
             rule.setdefault("scope", "*")
 
 
-def _webhooks_validate(new: Json, old: Json | None) -> list[Cause]:
+def _webhooks_validate(new: Json, _old: Json | None) -> list[Cause]:
     out: list[Cause] = []
     for at, hook in enumerate(new.get("webhooks") or []):
         field = f"webhooks[{at}]"
@@ -650,7 +664,9 @@ def _webhooks_validate(new: Json, old: Json | None) -> list[Cause]:
         faults = subdomain_faults(name)
         out += [invalid_value(f"{field}.name", name, f) for f in faults]
         if not faults and len(name.split(".")) < 3:
-            out.append(invalid_value(f"{field}.name", name, "should be a domain with at least three segments separated by dots"))
+            out.append(
+                invalid_value(f"{field}.name", name, "should be a domain with at least three segments separated by dots")
+            )
         for rule_at, rule in enumerate(hook.get("rules") or []):
             for op_at, operation in enumerate(rule.get("operations") or []):
                 if operation not in {"*", "CONNECT", "CREATE", "DELETE", "UPDATE"}:

@@ -179,7 +179,11 @@ def _merge_map(original: Any, patch: Json, owner: str) -> Json:
         else:
             out[name] = value
     for name, order in patch.items():  # An order alone sorts what is there.
-        if name.startswith("$setElementOrder/") and (target := name.split("/", 1)[1]) not in patch and isinstance(out.get(target), list):
+        if (
+            name.startswith("$setElementOrder/")
+            and (target := name.split("/", 1)[1]) not in patch
+            and isinstance(out.get(target), list)
+        ):
             out[target] = _ordered(out[target], MERGE_KEYS.get(f"{owner}.{target}", ""), order, [], out[target])
     return out
 

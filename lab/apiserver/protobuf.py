@@ -1,6 +1,6 @@
-"""Protobuf bodies: kubectl from 1.32 sends them for `create` of built-in kinds and for access reviews.
+r"""Protobuf bodies: kubectl from 1.32 sends them for `create` of built-in kinds and for access reviews.
 
-Only reading, and only the messages kubectl makes; answers are JSON. The envelope is the four bytes `k8s\\0` and a
+Only reading, and only the messages kubectl makes; answers are JSON. The envelope is the four bytes `k8s\0` and a
 runtime.Unknown with apiVersion, kind and the raw message. Field numbers are those of the published .proto files.
 """
 
@@ -136,12 +136,17 @@ def _value(raw: int | bytes, kind: str) -> Any:
         return text.decode() if parts.get(1) and isinstance(text, bytes) else parts.get(2, 0)
     if kind == "t":
         seconds = dict(_fields(raw)).get(1, 0)
-        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(seconds, int) and seconds > 0 else None
+        return (
+            datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            if isinstance(seconds, int) and seconds > 0
+            else None
+        )
     return _message(raw, kind)
 
 
 def _message(data: bytes, name: str) -> Json:
-    table, out = _MESSAGES[name], {}
+    table = _MESSAGES[name]
+    out: Json = {}
     if name == "IngressHTTP":  # IngressRuleValue is embedded: its only member is the rule itself.
         inner = dict(_fields(data)).get(1, b"")
         return _message(inner if isinstance(inner, bytes) else b"", "HTTPRule")

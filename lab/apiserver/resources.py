@@ -53,7 +53,7 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """apiVersion of its objects."""
+        """The apiVersion of its objects."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
@@ -195,7 +195,9 @@ def stored_field(name: str) -> str:
 class Registry:
     """All resources by (group, version, plural); custom ones come and go with their definitions."""
 
-    served: dict[tuple[str, str, str], Resource] = field(default_factory=lambda: {(r.group, r.version, r.plural): r for r in BUILTIN})
+    served: dict[tuple[str, str, str], Resource] = field(
+        default_factory=lambda: {(r.group, r.version, r.plural): r for r in BUILTIN}
+    )
     definitions: dict[str, Definition] = field(default_factory=dict)
     version: int = 0  # Changes with every change of the custom part, for caches of discovery and OpenAPI.
 
@@ -206,7 +208,11 @@ class Registry:
     def by_storage(self, storage: str) -> Resource | None:
         """The resource in whose form a shelf of the store keeps its objects."""
         for resource in self.served.values():
-            if resource.storage == storage and not resource.store_as and (resource.custom is None or resource.custom.storage == resource.version):
+            if (
+                resource.storage == storage
+                and not resource.store_as
+                and (resource.custom is None or resource.custom.storage == resource.version)
+            ):
                 return resource
         return None
 
@@ -242,8 +248,6 @@ class Registry:
 
 def version_rank(version: str) -> tuple[int, int, int, str]:
     """Sort key by Kubernetes version priority: v2, v1, v2beta1, v1beta2, v1alpha1, then others by name."""
-
-
     found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
     if not found:
         return (3, 0, 0, version)

@@ -50,7 +50,7 @@ def _user_info(user: User) -> Json:
 
 def review(
     resource: Resource, document: Json, user: User, authorizer: Authorizer, tokens: Tokens, clock: Callable[[], float],
-    namespace: str, api: Api,
+    api: Api,
 ) -> Json:  # fmt: skip
     """The answer to a review of any of the six kinds."""
     out: Json = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {"creationTimestamp": None}}
@@ -73,9 +73,7 @@ def review(
         case _:
             who = User(spec.get("user", ""), tuple(spec.get("groups") or ()))
     allowed, reason = authorizer.allows(who, _attributes(spec))
-    status = {"allowed": allowed}
-    if reason:
-        status["reason"] = reason  # type: ignore[assignment]  # A status has both kinds of members.
+    status = {"allowed": allowed, **({"reason": reason} if reason else {})}
     return {**out, "spec": spec, "status": status}
 
 
@@ -164,13 +162,15 @@ def finalize(api: Api, resource: Resource, key: Key, finalizers: list[str] | Non
     return after
 
 
-def bind(api: Api, resource: Resource, key: Key, document: Json, call: Call) -> Json:
+def bind(api: Api, resource: Resource, key: Key, document: Json) -> Json:
     """Put a pod on a node."""
     pod = api.document(resource, api.find(resource, key))
     node = (document.get("target") or {}).get("name", "")
     there = pod["spec"].get("nodeName")
     if there:
-        message = f'Operation cannot be fulfilled on pods/binding "{key[1]}": pod {key[1]} is already assigned to node "{there}"'
+        message = (
+            f'Operation cannot be fulfilled on pods/binding "{key[1]}": pod {key[1]} is already assigned to node "{there}"'
+        )
         raise ApiError.named(409, "Conflict", message, "", "pods/binding", key[1])
 
     def change(pod: Json) -> None:

@@ -148,24 +148,34 @@ def kubeconfig_for(url: str, ca: bytes, token: str) -> Json:
 def _open_store(directory: Path, registry: Registry) -> Store:
     """The store; while it reads, custom objects need no index beyond labels, and built-in ones find their row."""
 
-    def index(storage: str, key: Key, rv: int, body: bytes) -> Stored:
+    def index(storage: str, _key: Key, rv: int, body: bytes) -> Stored:
         return make_stored(registry, storage, msgspec.json.decode(body), rv, body=body)
 
     return Store(directory, index)
 
 
-async def start(listen: Sequence[Listen], state: Path) -> Running:
-    """Bring a server up; it runs in the current loop until Running.close().
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is made before the loop is needed."""
 
-    Raises:
-        OSError: an address cannot be bound.
+    sockets: list[socket.socket]
+    url: str
+    context: ssl.SSLContext
+    authority: Authority
+    token: str
+    kubeconfig: Path
+    api: Api
+    hub: Hub
+    controllers: Controllers
+    server: Server
 
-    """
+
+def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
+    """Sockets, certificates, store and server from the state directory; makes what is not there yet."""
     state.mkdir(parents=True, exist_ok=True)
     port_file = state / "port"
-    wanted = [
-        Listen(e.address, int(port_file.read_text()), e.netns) if e.port == 0 and not e.netns and port_file.exists() else e for e in listen
-    ]
+    port = int(port_file.read_text()) if port_file.exists() else 0
+    wanted = [Listen(e.address, e.port or (0 if e.netns else port), e.netns) for e in listen]
     sockets = [_bind(entry) for entry in wanted]
     first = sockets[0].getsockname()
     port_file.write_text(str(first[1]))
@@ -185,37 +195,42 @@ async def start(listen: Sequence[Listen], state: Path) -> Running:
     bootstrap.populate(api)
     controllers.start()
     controllers.work()
-    admin_token = _remembered(state / "token", secrets.token_urlsafe(24))
+    token = _remembered(state / "token", secrets.token_urlsafe(24))
     signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
-    server = Server(
-        api, registry, hub, Authorizer(store), Tokens(signing, store), admin_token, clock=auth.wall_clock, rng=rng
-    )  # fmt: skip
+    server = Server(api, registry, hub, Authorizer(store), Tokens(signing, store), token, clock=auth.wall_clock, rng=rng)
 
-    stack = contextlib.AsyncExitStack()
-    stack.callback(store.close)
-    group = asyncio.create_task(controllers.run(), name="apiserver-controllers")
-    stack.push_async_callback(_cancel, group)
-    runner = web.ServerRunner(
-        web.Server(server.handle, request_factory=_request, handler_cancellation=True, access_log=None), shutdown_timeout=SHUTDOWN_S
-    )  # fmt: skip
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    stack.push_async_callback(server.close)
-    for sock in sockets:
-        await web.SockSite(runner, sock, ssl_context=context, backlog=512).start()
     host = f"[{first[0]}]" if ":" in first[0] else first[0]
     url = f"https://{'127.0.0.1' if first[0] == '0.0.0.0' else host}:{first[1]}"  # noqa: S104  # Compared, not bound.
     kubeconfig = state / "kubeconfig"
     kubeconfig.touch(mode=0o600)
-    document = kubeconfig_for(url, authority.certificate_path.read_bytes(), admin_token)
+    document = kubeconfig_for(url, authority.certificate_path.read_bytes(), token)
     kubeconfig.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return Running(url, authority.certificate_path, admin_token, kubeconfig, api, hub, server, authority, stack)
+    return _Parts(sockets, url, context, authority, token, kubeconfig, api, hub, controllers, server)
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+async def start(listen: Sequence[Listen], state: Path) -> Running:
+    """Bring a server up; it runs in the current loop until Running.close().
+
+    Raises:
+        OSError: an address cannot be bound.
+
+    """
+    parts = _assemble(listen, state)
+    stack = contextlib.AsyncExitStack()
+    stack.callback(parts.api.store.close)
+    group = await stack.enter_async_context(asyncio.TaskGroup())  # A fault of the controllers ends the server, loudly.
+    stack.callback(group.create_task(parts.controllers.run(), name="apiserver-controllers").cancel)
+    server = web.Server(parts.server.handle, request_factory=_request, handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    stack.push_async_callback(parts.server.close)
+    for sock in parts.sockets:
+        await web.SockSite(runner, sock, ssl_context=parts.context, backlog=512).start()
+    return Running(
+        parts.url, parts.authority.certificate_path, parts.token, parts.kubeconfig, parts.api, parts.hub, parts.server, parts.authority,
+        stack,
+    )  # fmt: skip
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -240,7 +255,9 @@ async def _serve(listen: Sequence[Listen], state: Path) -> None:
 def main(argv: Sequence[str]) -> int:
     """Run the server until SIGTERM; returns the exit status."""
     parser = argparse.ArgumentParser(prog="lab apiserver", description="A small durable Kubernetes API server.")
-    parser.add_argument("--listen", type=parse_listen, default=Listen("127.0.0.1", 0), help="ADDRESS:PORT; port 0 is any, remembered in DIR")
+    parser.add_argument(
+        "--listen", type=parse_listen, default=Listen("127.0.0.1", 0), help="ADDRESS:PORT; port 0 is any, remembered in DIR"
+    )
     parser.add_argument(
         "--listen-netns", type=parse_listen, action="append", default=[], metavar="NETNS=ADDRESS:PORT",
         help="listen in a named network namespace too (repeatable)",

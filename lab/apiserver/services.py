@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,24 +40,18 @@ class Allocator:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._addresses: dict[str, int] = {}  # Counted: the event order of a replacement may overlap.
-        self._ports: dict[tuple[int, str], int] = {}
+        self._addresses: Counter[str] = Counter()  # Counted: the old and the new version of a Service overlap.
+        self._ports: Counter[tuple[int, str]] = Counter()
 
     def hold(self, service: Json) -> None:
         """Count what a stored Service holds."""
-        for table, things in ((self._addresses, addresses_of(service)), (self._ports, ports_of(service))):
-            for thing in things:
-                table[thing] = table.get(thing, 0) + 1  # type: ignore[index, attr-defined]  # Two tables, one loop.
+        self._addresses.update(addresses_of(service))
+        self._ports.update(ports_of(service))
 
     def release(self, service: Json) -> None:
         """Forget what a Service held."""
-        for table, things in ((self._addresses, addresses_of(service)), (self._ports, ports_of(service))):
-            for thing in things:
-                left = table.get(thing, 0) - 1  # type: ignore[call-overload]  # Two tables, one loop.
-                if left > 0:
-                    table[thing] = left  # type: ignore[index]
-                else:
-                    table.pop(thing, None)  # type: ignore[call-overload]
+        self._addresses -= Counter(addresses_of(service))
+        self._ports -= Counter(ports_of(service))
 
     def address_taken(self, address: str) -> bool:
         """Whether a Service holds the address."""
@@ -106,7 +101,9 @@ def needs_node_ports(spec: Json) -> bool:
 
 
 def _external(spec: Json) -> bool:
-    return spec.get("type") in {"NodePort", "LoadBalancer"} or (spec.get("type") == "ClusterIP" and bool(spec.get("externalIPs")))
+    return spec.get("type") in {"NodePort", "LoadBalancer"} or (
+        spec.get("type") == "ClusterIP" and bool(spec.get("externalIPs"))
+    )
 
 
 def _needs_health_port(spec: Json) -> bool:
@@ -142,7 +139,11 @@ def default(service: Json) -> None:
 def prepare_update(new: Json, old: Json) -> None:
     """Carry over what the server once chose, and drop what a change of type takes away. Before default()."""
     spec, was = new["spec"], old["spec"]
-    if spec.get("clusterIP") != was.get("clusterIP") and spec.get("clusterIPs") == was.get("clusterIPs") and was.get("clusterIPs"):
+    if (
+        spec.get("clusterIP") != was.get("clusterIP")
+        and spec.get("clusterIPs") == was.get("clusterIPs")
+        and was.get("clusterIPs")
+    ):
         spec["clusterIPs"] = [spec["clusterIP"]] if spec.get("clusterIP") else []
         if not spec["clusterIPs"]:
             del spec["clusterIPs"]
@@ -167,7 +168,9 @@ def prepare_update(new: Json, old: Json) -> None:
             node_port = held.get((port.get("protocol", "TCP"), port.get("port")))
             if not port.get("nodePort") and node_port and node_port not in used:
                 port["nodePort"] = node_port
-    elif needs_node_ports(was) and [p.get("nodePort") for p in spec.get("ports") or []] == [p.get("nodePort") for p in was.get("ports") or []]:
+    elif needs_node_ports(was) and [p.get("nodePort") for p in spec.get("ports") or []] == [
+        p.get("nodePort") for p in was.get("ports") or []
+    ]:
         for port in spec.get("ports") or []:
             port.pop("nodePort", None)
     local = kind == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
@@ -180,7 +183,11 @@ def prepare_update(new: Json, old: Json) -> None:
         for name in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
             if spec.get(name) == was.get(name):
                 spec.pop(name, None)
-    if _external(was) and not _external({**spec, "type": kind}) and spec.get("externalTrafficPolicy") == was.get("externalTrafficPolicy"):
+    if (
+        _external(was)
+        and not _external({**spec, "type": kind})
+        and spec.get("externalTrafficPolicy") == was.get("externalTrafficPolicy")
+    ):
         spec.pop("externalTrafficPolicy", None)
     if kind != "LoadBalancer" and before == "LoadBalancer":
         new["status"]["loadBalancer"] = {}
@@ -193,7 +200,7 @@ def _family(address: str) -> str | None:
         return None
 
 
-def settle_families(service: Json, old: Json | None) -> list[Cause]:
+def settle_families(service: Json) -> list[Cause]:
     """Decide ipFamilies and ipFamilyPolicy. Returns faults."""
     spec = service["spec"]
     if spec.get("type") not in {"ClusterIP", "NodePort", "LoadBalancer"}:
@@ -232,7 +239,9 @@ def settle_families(service: Json, old: Json | None) -> list[Cause]:
             continue
         if at < len(families) and families[at] != family:
             out.append(
-                invalid_value(f"spec.clusterIPs[{at}]", address, f"expected an {families[at]} value as indicated by `ipFamilies[{at}]`")
+                invalid_value(
+                    f"spec.clusterIPs[{at}]", address, f"expected an {families[at]} value as indicated by `ipFamilies[{at}]`"
+                )
             )
         elif at >= len(families):
             families.append(family)
@@ -249,7 +258,7 @@ def settle_families(service: Json, old: Json | None) -> list[Cause]:
 def allocate(service: Json, old: Json | None, allocator: Allocator, *, dry: bool) -> list[Cause]:
     """Give a Service its cluster addresses and node ports, or say why it cannot have those it asks for."""
     spec = service["spec"]
-    faults = settle_families(service, old)
+    faults = settle_families(service)
     if faults or spec.get("type") not in {"ClusterIP", "NodePort", "LoadBalancer"}:
         return faults
     asked = list(spec.get("clusterIPs") or [])
@@ -264,10 +273,16 @@ def allocate(service: Json, old: Json | None, allocator: Allocator, *, dry: bool
                 if old and held and at == 0:
                     continue  # The change itself is the fault; validation says so.
                 if ipaddress.ip_address(address) not in RANGES[family]:
-                    detail = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {RANGES[family]}"
+                    detail = (
+                        f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {RANGES[family]}"
+                    )
                     return [raw_invalid("spec.clusterIPs", shown, f"failed to allocate IP {address}: {detail}")]
                 if allocator.address_taken(address):
-                    return [raw_invalid("spec.clusterIPs", shown, f"failed to allocate IP {address}: provided IP is already allocated")]
+                    return [
+                        raw_invalid(
+                            "spec.clusterIPs", shown, f"failed to allocate IP {address}: provided IP is already allocated"
+                        )
+                    ]
             else:
                 asked.append(str(RANGES[family].network_address) if dry else allocator.free_address(family))
         spec["clusterIPs"] = asked
@@ -301,7 +316,9 @@ def _allocate_ports(spec: Json, old: Json | None, allocator: Allocator) -> list[
 
 def _port_fault(field: str, number: int, protocol: str, allocator: Allocator) -> Cause | None:
     if number not in NODE_PORTS:
-        detail = f"provided port is not in the valid range. The range of valid ports is {NODE_PORTS.start}-{NODE_PORTS.stop - 1}"
+        detail = (
+            f"provided port is not in the valid range. The range of valid ports is {NODE_PORTS.start}-{NODE_PORTS.stop - 1}"
+        )
         return invalid_value(field, number, detail)
     if allocator.port_taken(number, protocol):
         return invalid_value(field, number, "provided port is already allocated")
@@ -349,9 +366,15 @@ def _validate_ports(spec: Json) -> list[Cause]:
         if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
             out.append(unsupported(f"{field}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
         target = port["targetPort"]
-        out += port_name_faults(f"{field}.targetPort", target) if isinstance(target, str) else port_number_faults(f"{field}.targetPort", target)
+        out += (
+            port_name_faults(f"{field}.targetPort", target)
+            if isinstance(target, str)
+            else port_number_faults(f"{field}.targetPort", target)
+        )
         if port.get("appProtocol") is not None:
-            out += [invalid_value(f"{field}.appProtocol", port["appProtocol"], f) for f in qualified_faults(port["appProtocol"])]
+            out += [
+                invalid_value(f"{field}.appProtocol", port["appProtocol"], f) for f in qualified_faults(port["appProtocol"])
+            ]
     return out
 
 
@@ -468,7 +491,11 @@ def _validate_update(spec: Json, was: Json) -> list[Cause]:
         out.append(raw_invalid("spec.clusterIPs[0]", shown, "may not change once set"))
     if spec["type"] == was["type"] == "LoadBalancer" and spec.get("loadBalancerClass") != was.get("loadBalancerClass"):
         out.append(invalid_value("spec.loadBalancerClass", spec.get("loadBalancerClass"), "may not change once set"))
-    if _needs_health_port(spec) and _needs_health_port(was) and spec.get("healthCheckNodePort") != was.get("healthCheckNodePort"):
+    if (
+        _needs_health_port(spec)
+        and _needs_health_port(was)
+        and spec.get("healthCheckNodePort") != was.get("healthCheckNodePort")
+    ):
         out.append(forbidden("spec.healthCheckNodePort", "field is immutable"))
     return out
 
@@ -502,7 +529,9 @@ def warnings(service: Json) -> list[str]:
     address = service["spec"].get("loadBalancerIP")
     if service["spec"].get("type") == "LoadBalancer" and address and _family(address) is None:
         return [
-            "spec.loadBalancerIP: IP address was accepted, but will be invalid in a future Kubernetes release: "
-            f'ParseAddr("{address}"): unable to parse IP'
+            (
+                "spec.loadBalancerIP: IP address was accepted, but will be invalid in a future Kubernetes release: "
+                f'ParseAddr("{address}"): unable to parse IP'
+            )
         ]
     return []

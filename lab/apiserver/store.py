@@ -235,7 +235,9 @@ class Store:
             try:
                 record = decode(raw[at:head])
             except msgspec.DecodeError as error:
-                raise RuntimeError(f"{self.path}: line at byte {at} is not a journal line ({error}); move the file away") from error
+                raise RuntimeError(
+                    f"{self.path}: line at byte {at} is not a journal line ({error}); move the file away"
+                ) from error
             body = raw[head + 1 : tail]
             at = whole = tail + 1
             if record.op == "V":

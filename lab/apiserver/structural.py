@@ -137,8 +137,10 @@ class Validation:
             self.fault(path, value, f"should be at least {schema['minLength']} chars long")
         if "maxLength" in schema and len(value) > schema["maxLength"]:
             self.causes.append(Cause("FieldValueTooLong", f"Too long: must have at most {schema['maxLength']} bytes", path))
-        if "pattern" in schema and not re.search(schema["pattern"], value) and not (
-            self.update and len(value) < schema.get("minLength", 0)
+        if (
+            "pattern" in schema
+            and not re.search(schema["pattern"], value)
+            and not (self.update and len(value) < schema.get("minLength", 0))
         ):
             self.fault(path, value, f"should match '{schema['pattern']}'")
         if schema.get("format") == "date-time" and not _is_date_time(value):

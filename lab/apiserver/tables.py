@@ -176,7 +176,11 @@ def _event(o: Json, now: datetime) -> list[Any]:
 
 def _template(o: Json) -> list[Any]:
     containers = o["spec"]["template"]["spec"].get("containers") or []
-    return [",".join(c["name"] for c in containers), ",".join(c["image"] for c in containers), selector_text(o["spec"].get("selector"))]
+    return [
+        ",".join(c["name"] for c in containers),
+        ",".join(c["image"] for c in containers),
+        selector_text(o["spec"].get("selector")),
+    ]
 
 
 def _deployment(o: Json, now: datetime) -> list[Any]:
@@ -227,7 +231,7 @@ def _named(*more: Callable[[Json], Any]) -> Cells:
     return lambda o, now: [o["metadata"]["name"], *(m(o) for m in more), _created(o, now)]
 
 
-def _plain_created(o: Json, now: datetime) -> list[Any]:
+def _plain_created(o: Json, _now: datetime) -> list[Any]:
     return [o["metadata"]["name"], o["metadata"].get("creationTimestamp")]
 
 
@@ -257,7 +261,7 @@ CELLS: dict[str, Cells] = {
     "Namespace": _named(lambda o: o["status"].get("phase", "")),
     "Lease": _named(lambda o: o["spec"].get("holderIdentity") or ""),
     "ServiceAccount": _named(lambda o: str(len(o.get("secrets") or []))),
-    "IngressClass": _named(lambda o: o["spec"].get("controller", ""), lambda o: "<none>"),
+    "IngressClass": _named(lambda o: o["spec"].get("controller", ""), lambda _: "<none>"),
     "RoleBinding": _named(lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"),
     "ClusterRoleBinding": _named(lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"),
     "ValidatingWebhookConfiguration": _named(lambda o: len(o.get("webhooks") or [])),

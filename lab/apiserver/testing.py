@@ -1,7 +1,7 @@
 """A running server inside a test: the real listener with TLS on loopback, the same code as the process.
 
-    async with running_server(tmp_path) as server:
-        ... server.url, server.ca_file, server.token, server.kubeconfig
+async with running_server(tmp_path) as server:
+    ... server.url, server.ca_file, server.token, server.kubeconfig
 """
 
 from __future__ import annotations

@@ -19,8 +19,14 @@ from typing import Any
 
 Json = dict[str, Any]
 
+
+def _words(text: str) -> set[str]:
+    """The fields of a table."""
+    return set(text.split())
+
+
 # Field of a value type with omitempty: a zero is the same as nothing. (Numbers and booleans are pointers otherwise.)
-_OMIT_ZERO = """
+_OMIT_ZERO = _words("""
 ObjectMeta.generation ServiceSpec.publishNotReadyAddresses ServiceSpec.healthCheckNodePort ServicePort.nodePort
 NodeSpec.unschedulable PodSpec.hostNetwork PodSpec.hostPID PodSpec.hostIPC Container.stdin Container.stdinOnce Container.tty
 VolumeMount.readOnly ContainerPort.hostPort Probe.initialDelaySeconds Probe.timeoutSeconds Probe.periodSeconds
@@ -34,18 +40,18 @@ JSONSchemaProps.uniqueItems JSONSchemaProps.exclusiveMaximum JSONSchemaProps.exc
 JSONSchemaProps.x-kubernetes-embedded-resource JSONSchemaProps.x-kubernetes-int-or-string SubjectAccessReviewStatus.denied
 TokenReviewStatus.authenticated EndpointPort.port Volume.readOnly PodStatus.observedGeneration NamespaceCondition.observedGeneration
 Condition.observedGeneration PodCondition.observedGeneration CustomResourceColumnDefinition.priority
-""".split()
+""")
 # Texts that are pointers: "" is a value.
-_KEEP_EMPTY = """
+_KEEP_EMPTY = _words("""
 ServicePort.appProtocol ServiceSpec.loadBalancerClass ServiceSpec.ipFamilyPolicy ServiceSpec.internalTrafficPolicy
 ServiceSpec.trafficDistribution LoadBalancerIngress.ipMode PortStatus.error LeaseSpec.holderIdentity LeaseSpec.strategy
 DiscoveryEndpointPort.name DiscoveryEndpointPort.protocol DiscoveryEndpointPort.appProtocol Endpoint.hostname Endpoint.nodeName
 Endpoint.zone EndpointAddress.nodeName CoreEndpointPort.appProtocol IngressSpec.ingressClassName PodSpec.runtimeClassName
 PodSpec.preemptionPolicy HTTPIngressPath.pathType IngressClassParametersReference.apiGroup
 ValidatingWebhook.failurePolicy ValidatingWebhook.matchPolicy ValidatingWebhook.sideEffects MutatingWebhook.failurePolicy
-""".split()
+""")
 # Structures and lists that are written even when nobody set them (no omitempty, or a structure that is no pointer).
-_ALWAYS = """
+_ALWAYS = _words("""
 Service.spec Service.status ServiceStatus.loadBalancer Node.spec Node.status NodeStatus.daemonEndpoints NodeStatus.nodeInfo
 NodeDaemonEndpoints.kubeletEndpoint Pod.spec Pod.status Namespace.spec Namespace.status Deployment.spec Deployment.status
 DeploymentSpec.strategy DeploymentSpec.template DaemonSet.spec DaemonSet.status DaemonSetSpec.template DaemonSetSpec.updateStrategy
@@ -61,7 +67,7 @@ NodeCondition.lastHeartbeatTime NodeCondition.lastTransitionTime PodCondition.la
 DeploymentCondition.lastUpdateTime DeploymentCondition.lastTransitionTime ObjectMeta.creationTimestamp
 ReplicaSetCondition.lastTransitionTime DaemonSetCondition.lastTransitionTime
 CustomResourceDefinitionNames.kind ValidatingWebhook.clientConfig MutatingWebhook.clientConfig HTTPIngressPath.backend
-""".split()
+""")
 _NEVER_EMITTED = {"CoreEvent.metadata"}  # Required in the table, but metadata is always there anyway.
 _MICROTIME = {
     "CoreEvent.eventTime", "EventsEvent.eventTime", "LeaseSpec.acquireTime", "LeaseSpec.renewTime",
@@ -85,7 +91,7 @@ _MISSING_FIELDS = {  # Of 1.31, and gone from the newer models.
 _PREFIXES = re.compile(r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|RbacV1)(?=[A-Z])")
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """A value that does not fit its Go type; the text is the decoder's."""
 
 
@@ -104,23 +110,22 @@ class FieldType:
 
 def _load() -> dict[str, dict[str, FieldType]]:
     raw: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("builtin_types.json").read_text(encoding="utf-8"))
-    omit, keep, always = set(_OMIT_ZERO), set(_KEEP_EMPTY), set(_ALWAYS)
+    omit, keep, always = _OMIT_ZERO, _KEEP_EMPTY, _ALWAYS
     out: dict[str, dict[str, FieldType]] = {}
     for owner, fields in raw.items():
         fields.update(_MISSING_FIELDS.get(owner, {}))
         table = out[owner] = {}
         for name, kind in fields.items():
-            path, required = f"{owner}.{name}", kind.startswith("!")
-            kind = kind.removeprefix("!")
+            path, required, bare = f"{owner}.{name}", kind.startswith("!"), kind.removeprefix("!")
             if path in keep:
                 emit = "keep"
             elif path in always or (required and path not in _NEVER_EMITTED):
                 emit = "always"
-            elif path in omit or f"{owner}.*" in omit or kind == "string" or kind[:2] in {"[]", "{}"}:
+            elif path in omit or f"{owner}.*" in omit or bare == "string" or bare[:2] in {"[]", "{}"}:
                 emit = "omit"
             else:
                 emit = "keep"
-            table[name] = FieldType(name, kind, emit, path in _MICROTIME, path in _INT64, path in _QUANTITIES, required)
+            table[name] = FieldType(name, bare, emit, path in _MICROTIME, path in _INT64, path in _QUANTITIES, required)
     return out
 
 
@@ -160,12 +165,16 @@ def _go_type(field: FieldType) -> str:
     return word(field.type)
 
 
-def _refuse(value: object, owner: str, path: str, field: FieldType, kind: str) -> Mismatch:
-    shown = f"number {value}" if isinstance(value, int | float) and not isinstance(value, bool) and kind == "int" else _json_word(value)
+def _refuse(value: object, owner: str, path: str, field: FieldType, kind: str) -> MismatchError:
+    shown = (
+        f"number {value}"
+        if isinstance(value, int | float) and not isinstance(value, bool) and kind == "int"
+        else _json_word(value)
+    )
     whole = {"int": "int64" if field.int64 else "int32", "bytes": "[]uint8"}.get(kind)
     if whole is None:
         whole = kind if kind in {"string", "bool"} else _go_type(FieldType(field.name, kind, "", int64=field.int64))
-    return Mismatch(f"json: cannot unmarshal {shown} into Go struct field {go_name(owner)}.{path} of type {whole}")
+    return MismatchError(f"json: cannot unmarshal {shown} into Go struct field {go_name(owner)}.{path} of type {whole}")
 
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)$")
@@ -175,18 +184,18 @@ def _time(text: str, *, micro: bool) -> str:
     layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
     found = _RFC3339.match(text)
     if not found:
-        raise Mismatch(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"')
+        raise MismatchError(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"')
     seconds, fraction, zone = found.groups()
     if micro and (fraction is None or len(fraction) < 7):
-        raise Mismatch(f'parsing time "{text}" as "{layout}": cannot parse "{fraction or ""}{zone}" as ".000000"')
+        raise MismatchError(f'parsing time "{text}" as "{layout}": cannot parse "{fraction or ""}{zone}" as ".000000"')
     if micro and len(fraction) > 7:
-        raise Mismatch(f'parsing time "{text}" as "{layout}": cannot parse "{fraction[7:]}{zone}" as "Z07:00"')
+        raise MismatchError(f'parsing time "{text}" as "{layout}": cannot parse "{fraction[7:]}{zone}" as "Z07:00"')
     if zone == "Z":
         return text if micro or fraction is None else seconds + "Z"
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC)
     except ValueError as error:
-        raise Mismatch(f'parsing time "{text}" as "{layout}": {error}') from error
+        raise MismatchError(f'parsing time "{text}" as "{layout}": {error}') from error
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -224,7 +233,7 @@ def _scalar(value: Any, kind: str, field: FieldType, owner: str, path: str) -> A
                     base64.b64decode(value, validate=True)
                 except binascii.Error:
                     at = next((i for i, c in enumerate(value) if not re.match(r"[A-Za-z0-9+/=]", c)), len(value) // 4 * 4)
-                    raise Mismatch(f"illegal base64 data at input byte {at}") from None
+                    raise MismatchError(f"illegal base64 data at input byte {at}") from None
                 return value
     raise _refuse(value, owner, path, field, kind)
 
@@ -295,7 +304,7 @@ def decode(document: Json, type_name: str, unknown: list[str]) -> Json:
     """The document in normal form; paths of unknown fields are appended to `unknown`.
 
     Raises:
-        Mismatch: a value does not fit its type.
+        MismatchError: a value does not fit its type.
 
     """
     return _struct(document, type_name, "", "", unknown)
@@ -304,5 +313,7 @@ def decode(document: Json, type_name: str, unknown: list[str]) -> Json:
 def decode_meta(metadata: Any, unknown: list[str], owner: str) -> Json:
     """The metadata of a custom resource in normal form."""
     if not isinstance(metadata, dict):
-        raise Mismatch(f"json: cannot unmarshal {_json_word(metadata)} into Go struct field {owner}.metadata of type v1.ObjectMeta")
+        raise MismatchError(
+            f"json: cannot unmarshal {_json_word(metadata)} into Go struct field {owner}.metadata of type v1.ObjectMeta"
+        )
     return _struct(metadata, "ObjectMeta", "metadata", "metadata", unknown)

@@ -9,7 +9,7 @@ intstr, another type's name, `[]type` or `{}type`; a leading `!` marks a field t
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import re
 import sys
@@ -20,19 +20,21 @@ from typing import Any
 
 from kubernetes.client import models
 
-ROOTS = """
+_ROOTS = """
 V1Namespace V1Service V1Endpoints V1Node V1Pod V1ConfigMap V1Secret V1ServiceAccount CoreV1Event EventsV1Event V1EndpointSlice
 V1Lease V1Deployment V1DaemonSet V1ReplicaSet V1ControllerRevision V1Ingress V1IngressClass V1NetworkPolicy V1Role V1ClusterRole
 V1RoleBinding V1ClusterRoleBinding V1CustomResourceDefinition V1ValidatingWebhookConfiguration V1MutatingWebhookConfiguration
 V1TokenReview V1SubjectAccessReview V1LocalSubjectAccessReview V1SelfSubjectAccessReview V1SelfSubjectRulesReview V1SelfSubjectReview
 AuthenticationV1TokenRequest V1DeleteOptions V1Eviction V1Binding V1Scale
-""".split()
+"""
 OUTPUT = Path(__file__).with_name("builtin_types.json")
 
 
 def type_name(cls: type) -> str:
     """The name in the table: the class name without its version."""
-    return re.sub(r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", cls.__name__)
+    return re.sub(
+        r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", cls.__name__
+    )
 
 
 def reference(annotation: Any, found: dict[str, type]) -> str:
@@ -54,7 +56,7 @@ def reference(annotation: Any, found: dict[str, type]) -> str:
     if origin is dict:
         inner = reference(arguments[1], found)
         return "any" if inner == "any" else "{}" + inner
-    simple = {str: "string", int: "int", bool: "bool", float: "number", bytes: "bytes", datetime.datetime: "time"}
+    simple = {str: "string", int: "int", bool: "bool", float: "number", bytes: "bytes", dt.datetime: "time"}
     if annotation in simple:
         return simple[annotation]
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
@@ -64,8 +66,8 @@ def reference(annotation: Any, found: dict[str, type]) -> str:
 
 
 def table() -> dict[str, dict[str, str]]:
-    """All types reachable from ROOTS."""
-    pending = {type_name(getattr(models, root)): getattr(models, root) for root in ROOTS}
+    """All types reachable from _ROOTS."""
+    pending = {type_name(getattr(models, root)): getattr(models, root) for root in _ROOTS.split()}
     out: dict[str, dict[str, str]] = {}
     while pending:
         name, cls = pending.popitem()
