@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         ("restore", _restore, "give a node its power and cable back"),
     ):
         verb(name, run, summary, f"{name} n2").add_argument("node", metavar="NODE")
+    verb("api", _api, "kill the API server with SIGKILL and keep it away, or let it come back", "api stop").add_argument(
+        "action", choices=("stop", "start")
+    )
     scenario = verb("run", _run, "run a scenario and measure", "run node_death --runs 10 -o json")
     scenario.add_argument("scenario", metavar="SCENARIO", help="first_service or node_death")
     scenario.add_argument("--runs", type=int, default=1, metavar="N", help="how often (default 1)")
@@ -160,6 +163,12 @@ def _kill(where: Paths, arguments: argparse.Namespace) -> int:
 def _restore(where: Paths, arguments: argparse.Namespace) -> int:
     control.ask(where, "restore", node=arguments.node)
     print(f"lab: {arguments.node} restored")
+    return 0
+
+
+def _api(where: Paths, arguments: argparse.Namespace) -> int:
+    control.ask(where, f"api-{arguments.action}")
+    print("lab: the API server is away" if arguments.action == "stop" else "lab: the API server may come back")
     return 0
 
 

@@ -16,7 +16,7 @@ from lab.topology import TopologyError
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is asked: status, kill NODE, restore NODE, down."""
+    """What is asked: status, kill NODE, restore NODE, api-stop, api-start, down."""
 
     verb: str
     node: str = ""

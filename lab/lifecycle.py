@@ -24,7 +24,14 @@ from lab.processes import BASE_PATH
 from lab.topology import Topology
 
 END_S: Final = 20.0
-_PROGRAMS: Final = {"nsenter": "util-linux", "ip": "iproute2", "nft": "nftables", NGINX: "nginx-light", "curl": "curl"}
+_PROGRAMS: Final = {
+    "nsenter": "util-linux",
+    "setsid": "util-linux",
+    "ip": "iproute2",
+    "nft": "nftables",
+    NGINX: "nginx-light",
+    "curl": "curl",
+}
 
 
 class MissingError(RuntimeError):
@@ -61,18 +68,16 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
     with where.lock():
         shutil.rmtree(where.logs, ignore_errors=True)
         where.logs.mkdir(parents=True)
-    command = [sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
+    # setsid --fork: the supervisor is nobody's child, so that nobody has to wait for it.
+    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
     if network is not None:
         command += ["--net", str(network)]
     with where.supervisor_log.open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-        )
-    assert process.stdout is not None
-    with process.stdout:
+        process = subprocess.Popen(command, cwd=CLONE, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+    with process:
+        assert process.stdout is not None
         said = process.stdout.readline().decode().strip()
     if said != "ready":
-        process.wait()
         raise LabError(said or f"the lab did not come up; see {where.supervisor_log}")
 
 

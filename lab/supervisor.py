@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,7 @@ class ApiServer:
     topology: Topology
     ready: ApiReady | None = None
     running: processes.Running | None = None
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Start it and wait until it serves.
@@ -75,6 +76,7 @@ class ApiServer:
 
         """
         cp = self.topology.control_plane
+        self.wanted.set()
         scratch = self.paths.api / "process"
         scratch.mkdir(parents=True, exist_ok=True)
         listen = f"{self.topology.netns(cp.name)}={cp.ip}:{API_PORT}"
@@ -91,12 +93,13 @@ class ApiServer:
             raise LabError(f"the API server did not start; its log is {log_file}") from error
 
     async def keep_running(self) -> None:
-        """Start it again whenever it ends. What it prints after the first line goes nowhere; its log is standard error."""
+        """Start it again whenever it ends and is wanted. What it prints after the first line goes nowhere; its log is standard error."""
         while True:
             assert self.running is not None
             while await self.running.line():
                 pass
             log.warning("api_server_ended", status=await self.running.wait())
+            await self.wanted.wait()
             await self.start()
 
 
@@ -259,6 +262,13 @@ class Supervisor:
                     return await self._kill(request.node)
                 case "restore":
                     return await self._restore(request.node, client, mirror)
+                case "api-stop" if self._api.running is not None:
+                    self._api.wanted.clear()
+                    self._api.running.kill()
+                    return {"status": await self._api.running.wait()}
+                case "api-start":
+                    self._api.wanted.set()
+                    return {}
                 case "down":
                     self._end("down")
                     return {}
@@ -416,7 +426,7 @@ async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
     try:
         with paths.lock():
             await Supervisor(paths, plan).run(lambda: say("ready"))
-    except (LabError, OSError, NetlinkError) as error:
+    except (LabError, KubeError, OSError, NetlinkError) as error:
         log.exception("lab_failed", error=str(error))
         say(f"the lab did not come up: {error}")
         return 1
