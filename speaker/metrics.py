@@ -18,6 +18,11 @@ from config.model import IPAddress, NodeName, ServiceKey
 LAYER2 = "layer2"
 
 
+def new_registry() -> CollectorRegistry:
+    """An empty registry for one process."""
+    return CollectorRegistry()
+
+
 class PlainCounter(Collector):
     """A counter per label value that is exposed under exactly its name."""
 

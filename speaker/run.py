@@ -13,15 +13,12 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from config.kinds.service_l2_status import LABEL_NODE
 from kube import resources
 from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
-from kube.objects import Pod, RawObject
 from kube.resources import Resource
 from kube.reviews import Reviewer
 from kube.store import Fingerprint, Store
@@ -29,7 +26,7 @@ from speaker import observe
 from speaker.layer2.engine import Engine
 from speaker.layer2.links import LinkWatch
 from speaker.membership import Membership
-from speaker.metrics import Metrics
+from speaker.metrics import Metrics, new_registry
 from speaker.observe import Observer, Stores
 from speaker.reconcile import Reconciler, Surroundings
 from speaker.settings import Settings
@@ -71,13 +68,13 @@ class Speaker:
         self._settings = settings
         self._client = client
         self._namespace = namespace
-        self._registry = CollectorRegistry()
+        self._registry = new_registry()
         self._metrics = Metrics(self._registry, me)
         self._dirty = asyncio.Event()
         self._stores = Stores()
-        self._pods: Store[Pod] = Store()
+        self._pods: Store[Any] = Store()
         self._pods_changed = asyncio.Event()
-        self._statuses: Store[RawObject] = Store()
+        self._statuses: Store[Any] = Store()
         self._links = LinkWatch(self._dirty, log)
         self._engine = Engine(self._metrics, log)
         self._recorder = EventRecorder(client, "metallb-speaker", me, log=log)
