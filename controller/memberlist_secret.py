@@ -43,7 +43,9 @@ async def ensure(client: KubeClient, *, namespace: str, name: str, deployment: s
         except AlreadyExists:
             return
         except KubeError as error:
-            log.warning("memberlist_secret_not_created", object=f"Secret {namespace}/{name}", error=error.message, retry_in_s=pause_s)
+            log.warning(
+                "memberlist_secret_not_created", object=f"Secret {namespace}/{name}", error=error.message, retry_in_s=pause_s
+            )
             if isinstance(error, Unreachable):
                 await client.pause(pause_s)
             else:

@@ -59,12 +59,18 @@ async def run(settings: Settings, credentials: Credentials) -> None:
         loop.add_signal_handler(number, stop.set)
     client = await KubeClient.connect(credentials, user_agent="metallb-py-controller")
     try:
-        await _serve(settings, client, stop)
+        await serve(settings, client, stop)
     finally:
         await client.close()
 
 
-async def _serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> None:
+    """Be the controller until `stop` is set.
+
+    Raises:
+        OSError: a listener cannot be opened.
+
+    """
     log = _logger("controller")
     log.info("controller_started", server=client.server, namespace=settings.namespace, lb_class=settings.lb_class)
     for option in settings.not_in_effect:
