@@ -127,7 +127,7 @@ class Agent:
         return self._core.members.usable() if self._core is not None else ()
 
     def rejections(self) -> dict[str, int]:
-        """Return how many packets were dropped, by kind of error."""
+        """Return how many packets and streams were dropped, by kind of error."""
         return dict(self._core.rejections) if self._core is not None else {}
 
     def probes_answered(self) -> int:

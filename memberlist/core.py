@@ -73,7 +73,7 @@ class Core:
         self._push_pull_at: float | None = None
         self._leave_unreported = False
         self._reported: dict[str, float] = {}
-        self.rejections: Counter[str] = Counter()  # by kind of error
+        self.rejections: Counter[str] = Counter()  # by the word before the colon of their reason
 
     @property
     def probes_answered(self) -> int:
@@ -257,16 +257,15 @@ class Core:
     # Reports of what was dropped.
 
     def _rejected(self, source: Endpoint, problem: WireError, now: float) -> list[Effect]:
-        kind = type(problem).__name__
-        self.rejections[kind] += 1
-        return self._limited([Notify(Rejected(source, f"{kind}: {problem}"))], now)
+        return self._limited([Notify(Rejected(source, f"{type(problem).__name__}: {problem}"))], now)
 
     def _limited(self, effects: list[Effect], now: float) -> list[Effect]:
-        """Let a kind of rejection through once in ten seconds, so that a flood of bytes is not a flood of reports."""
+        """Count rejections, and let each kind through once in ten seconds: a flood of bytes is not a flood of reports."""
         passed: list[Effect] = []
         for effect in effects:
             if isinstance(effect, Notify) and isinstance(effect.event, Rejected):
                 kind = effect.event.reason.partition(":")[0]
+                self.rejections[kind] += 1
                 if now - self._reported.get(kind, now - _REPORT_GAP_S) < _REPORT_GAP_S:
                     continue
                 self._reported[kind] = now

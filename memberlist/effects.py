@@ -104,7 +104,7 @@ class Conflicted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Bytes from `source` were dropped for `reason`; at most one report per kind of reason and ten seconds."""
+    """Bytes from `source` were dropped. `reason` is "Kind: why"; each kind is reported at most once in ten seconds."""
 
     source: Endpoint
     reason: str

@@ -163,7 +163,7 @@ class Exchanges:
             case PushPull():
                 reply = self._reply(stream, PushPull(push_pull.table(self._members), join=message.join))
                 problem, merged = self._merge(message, now)
-                refused = [Notify(Rejected(stream.peer, problem))] if problem else []
+                refused = [_refused(stream, problem)] if problem else []
                 return [reply, close, *refused, *merged]
             case _:  # The application's own messages: none of ours.
                 return [close]
@@ -180,7 +180,7 @@ class Exchanges:
             problem, merged = f"answered with {said!r} instead of its members", []
         if stream.purpose is Purpose.JOIN:
             return [*merged, JoinFailed(stream.reference, problem) if problem else JoinAnswered(stream.reference)]
-        return [Notify(Rejected(stream.peer, problem))] if problem else merged
+        return [_refused(stream, problem)] if problem else merged
 
     def _merge(self, received: PushPull, now: float) -> tuple[str | None, list[Effect]]:
         problem = push_pull.disagreement(push_pull.table(self._members), received.states)
@@ -191,7 +191,7 @@ class Exchanges:
         effects: list[Effect] = []
         if stream.purpose is Purpose.SERVE and stream.reader.owes_error:
             effects.append(self._reply(stream, ErrorReply(str(problem))))
-        rejected = Notify(Rejected(stream.peer, str(problem)))
+        rejected = Notify(Rejected(stream.peer, f"{type(problem).__name__}: {problem}"))
         return [*effects, CloseStream(stream.number), rejected, *self._give_up(stream, Failure.BROKEN, str(problem))]
 
     def _give_up(self, stream: Stream, failure: Failure | None, reason: str) -> list[Effect]:
@@ -201,3 +201,7 @@ class Exchanges:
 
     def _reply(self, stream: Stream, message: Message) -> WriteStream:
         return WriteStream(stream.number, streams.frame(streams.encode(message), self._envelope, self._nonces))
+
+
+def _refused(stream: Stream, problem: str) -> Notify:
+    return Notify(Rejected(stream.peer, f"Exchange: {problem}"))

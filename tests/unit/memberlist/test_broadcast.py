@@ -60,6 +60,7 @@ def test_what_did_not_fit_goes_first_the_next_time() -> None:
 
 def test_a_short_statement_goes_where_a_long_one_has_no_room() -> None:
     waiting = queue(("a", b"x" * 50), ("b", b"y" * 10))
+    assert take(waiting, limit=11) == []
     assert take(waiting, limit=20) == [b"y" * 10]
     assert take(waiting, limit=60) == [b"x" * 50]
 

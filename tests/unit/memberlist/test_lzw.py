@@ -1,8 +1,10 @@
 """Bad compressed bytes, and the limits of good ones. Go's own bytes are in test_vectors."""
 
+import zlib
+
 import pytest
 
-from memberlist import lzw
+from memberlist import lzw, wire
 from memberlist.errors import DecodeError
 
 
@@ -67,3 +69,18 @@ def test_a_full_table_is_read_on_without_growing() -> None:
             bits >>= 8
             bit_count -= 8
     assert lzw.decompress(bytes([*output, bits]), limit=10_000) == bytes(codes)
+
+
+def test_a_table_that_fills_up_is_cleared_as_gos_encoder_clears_it() -> None:
+    data = bytes(((i * i * 7 + i * 3) >> 3) & 255 for i in range(20_000))
+    wrapped = wire.encode_compressed(lzw.compress(data))
+    assert (len(wrapped), zlib.crc32(wrapped)) == (19_435, 2_701_475_285)
+    assert lzw.decompress(lzw.compress(data), limit=20_000) == data
+
+
+@pytest.mark.parametrize("around", [254, 766, 1790, 3837, 7674])
+def test_data_comes_back_whatever_the_table_looks_like_when_it_ends(around: int) -> None:
+    """Pairs that never repeat make one code a byte, so the end falls on every side of a change of width or a clear."""
+    data = bytes(byte for first in range(256) for second in range(first + 1, 256, 17) for byte in (first, second))
+    for length in range(around - 4, around + 5):
+        assert lzw.decompress(lzw.compress(data[:length]), limit=length) == data[:length]

@@ -390,6 +390,11 @@ def test_a_member_is_alone_when_everybody_else_is_gone() -> None:
     assert table.members.alone()
 
 
+def test_an_endpoint_reads_as_one_types_it_and_a_mapped_address_is_ipv4() -> None:
+    assert str(Endpoint.of(bytes(10) + b"\xff\xff" + X, 7946)) == "192.0.2.7:7946"
+    assert str(Endpoint.of("2001:db8::1", 7946)) == "[2001:db8::1]:7946"
+
+
 def test_an_address_is_known_when_a_member_lives_there() -> None:
     table = Table().with_x()
     assert table.members.knows(Endpoint.of(X, 7946))
