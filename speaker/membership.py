@@ -151,9 +151,10 @@ class Membership:
         """Tell the machine what is new, and do what it says."""
         now = asyncio.get_running_loop().time()
         todo: list[Effect] = []
-        if self._names != self._fed_names:
-            self._fed_names = self._names
-            todo += self._joining.handle(MembersChanged(self._names), now)
+        present = self._present()
+        if present != self._fed_names:
+            self._fed_names = present
+            todo += self._joining.handle(MembersChanged(present), now)
         others = self._others()
         if others is not None and others != self._fed_others:
             self._fed_others = others
@@ -182,8 +183,8 @@ class Membership:
         self._recount()
         if not answered:
             self._log.info("join_unanswered", seed=str(seed))
-        self._fed_names = self._names
-        todo = self._joining.handle(MembersChanged(self._names), now)
+        self._fed_names = self._present()
+        todo = self._joining.handle(MembersChanged(self._fed_names), now)
         self._perform([*todo, *self._joining.handle(JoinEnded(seed, answered=answered > 0), now)], agent, group)
         self._wake.set()
 
@@ -207,11 +208,16 @@ class Membership:
                 pass  # Metadata decides nothing yet.
         self._recount()
 
+    def _present(self) -> frozenset[NodeName]:
+        """Who is a member in the agent's eyes now."""
+        members = () if self._agent is None else self._agent.members()
+        return frozenset({self._me, *(NodeName(one.name) for one in members)})
+
     def _recount(self) -> None:
-        if self._agent is None or (self._released and self._joining.hold):
+        self._wake.set()
+        if self._released and self._joining.hold:
             return  # A gossip that was begun anew knows less than the one before, until it has joined.
-        names = frozenset({self._me, *(NodeName(one.name) for one in self._agent.members())})
+        names = self._present()
         if names != self._names:
             self._names = names
             self._dirty.set()
-            self._wake.set()

@@ -28,6 +28,11 @@ def test_help_lists_the_flags_and_succeeds() -> None:
     assert ended.stderr == ""
 
 
+def test_starting_leaves_nothing_in_the_home_directory(tmp_path: Path) -> None:
+    assert started("--help", HOME=str(tmp_path)).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_node_name_is_one_sentence_and_exit_status_one() -> None:
     ended = started()
     assert ended.returncode == 1

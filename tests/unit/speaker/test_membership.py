@@ -11,6 +11,8 @@ from ipaddress import ip_address
 import pytest
 
 from config.model import IPAddress, NodeName
+from memberlist import effects
+from memberlist.messages import State
 from speaker.membership import Membership, agent_config
 from speaker.settings import Gossip
 from telemetry.flags import FlagError
@@ -113,6 +115,64 @@ async def test_a_speaker_with_another_key_is_not_met() -> None:
         await until(lambda: "join_unanswered" in a.log.events(), "the join failed")
         assert a.member.names == nodes("a")
         assert a.member.hold
+
+
+async def test_a_gossip_that_breaks_and_begins_anew_forgets_nobody_meanwhile() -> None:
+    port = a_free_port()
+    a, b = Node("a", 1, port), Node("b", 2, port)
+    a.list_pods(b=b)
+    b.list_pods(a=a)
+    async with running(b):
+        a.complete.set()
+        with pytest.raises(ExceptionGroup) as broken:  # noqa: PT012 - it breaks at some moment after they have met
+            async with asyncio.TaskGroup() as group:
+                group.create_task(a.member.run(a.complete), name="gossip")
+                await until(lambda: a.member.names == nodes("a b") and not a.member.hold, "they have met")
+                assert a.member._agent is not None
+                assert a.member._agent._stopped is not None
+                a.member._agent._stopped.set_exception(RuntimeError("a fault of the agent"))
+        assert broken.group_contains(RuntimeError, match="a fault of the agent")
+        a.others = None
+        async with running(a):
+            await until(lambda: len(a.log.facts("gossip_started")) == 2, "it has begun anew")
+            assert a.member.names == nodes("a b"), "what it knew stands until it has joined"
+            assert a.member.hold == "", "and what is announced stays announced"
+            a.list_pods(b=b)
+            await until(lambda: len(a.log.facts("announcing_allowed")) == 2, "it has joined again")
+            assert a.member.names == nodes("a b")
+
+
+MEMBER = effects.Member("b", ip_address("192.0.2.2"), 7946, b"", State.ALIVE, 3)
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (effects.Joined(MEMBER), ("member_joined", {"node": "b", "address": "192.0.2.2"})),
+        (effects.Suspected(MEMBER, "c"), ("member_suspected", {"node": "b", "by": "c"})),
+        (effects.Refuted(MEMBER), ("member_refuted", {"node": "b"})),
+        (effects.Left(MEMBER, effects.Cause.FAILED, "c"), ("member_dead", {"node": "b", "by": "c"})),
+        (effects.Left(MEMBER, effects.Cause.LEFT, "b"), ("member_left", {"node": "b", "by": "b"})),
+        (
+            effects.Conflicted(MEMBER, effects.Endpoint(ip_address("192.0.2.9"), 7946)),
+            ("member_name_claimed_twice", {"node": "b", "also_at": "192.0.2.9:7946"}),
+        ),
+        (
+            effects.Rejected(effects.Endpoint(ip_address("192.0.2.9"), 7946), "no key fits"),
+            ("gossip_rejected", {"source": "192.0.2.9:7946", "reason": "no key fits"}),
+        ),
+    ],
+)
+async def test_what_happens_to_members_is_logged(event: effects.MemberEvent, line: tuple[str, Mapping[str, str]]) -> None:
+    one = Node("a", 1, 7946)
+    one.member._heard(event)
+    assert one.log.lines == [line]
+
+
+async def test_new_metadata_of_a_member_is_not_worth_a_line() -> None:
+    one = Node("a", 1, 7946)
+    one.member._heard(effects.Updated(MEMBER))
+    assert one.log.lines == []
 
 
 async def test_an_address_that_cannot_be_bound_is_named_and_tried_again() -> None:
