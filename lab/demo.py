@@ -101,7 +101,7 @@ async def _story(where: Paths, teller: Teller, *, keep: bool) -> str:
         address = await _show_service(stage, teller)
         ingress = await _show_ingress(stage, teller)
         death = await _show_death(stage, teller, address)
-        await _show_return(stage, teller, address, death, keep=keep)
+        await _show_return(stage, teller, death, keep=keep)
         return f"demo: ok service={address} ingress={ingress} failover_s={death.outage_s:.3f}"
 
 
@@ -158,9 +158,9 @@ async def _show_ingress(stage: Stage, teller: Teller) -> str:
 
 
 async def _show_death(stage: Stage, teller: Teller, address: str) -> node_death.NodeDeath:
-    owner = stage.owner_by_mac(stage.client.mac_of(address))
+    owner = await stage.settled_owner(f"{SYSTEM}/{SERVICE}")
     teller.begin(f"{owner}, which owns {address}, loses power; the client asks 100 times a second")
-    death = await node_death.kill_owner(stage, 1, SERVICE, address)
+    death = await node_death.kill_owner(stage, 1, f"{SYSTEM}/{SERVICE}", address)
     for at, words in death.timeline():
         teller.say(f"{at * 1000:+9.1f} ms  {words}")
     teller.say(
@@ -173,28 +173,13 @@ async def _show_death(stage: Stage, teller: Teller, address: str) -> node_death.
     return death
 
 
-async def _show_return(stage: Stage, teller: Teller, address: str, death: node_death.NodeDeath, *, keep: bool) -> None:
+async def _show_return(stage: Stage, teller: Teller, death: node_death.NodeDeath, *, keep: bool) -> None:
     teller.begin(f"{death.owner_before} returns{'' if keep else ', and everything is cleaned up'}")
     node_death.restore_all(stage)
-    await node_death.owns_again(stage, address, death.owner_before)
     for namespace, name in ((SYSTEM, SERVICE), (INGRESS_NAMESPACE, INGRESS_SERVICE)):
         owned = await stage.address_of(name, namespace=namespace)
-        owner = await _announcer(stage, namespace, name)
+        owner = await stage.settled_owner(f"{namespace}/{name}")
         teller.say(f"{namespace}/{name:26} {owned:16} announced by {owner}")
-
-
-async def _announcer(stage: Stage, namespace: str, name: str) -> str:
-    """The node that says in a ServiceL2Status that it announces a Service."""
-
-    def look() -> str | None:
-        nodes = [
-            each["status"]["node"]
-            for each in stage.user.list("ServiceL2Status", namespace=SYSTEM)
-            if (each.get("status", {}).get("serviceNamespace"), each.get("status", {}).get("serviceName")) == (namespace, name)
-        ]
-        return nodes[0] if len(nodes) == 1 else None
-
-    return await until(look, limit_s=WAIT_S, what=f"one ServiceL2Status for {namespace}/{name}", logs=stage.where.logs)
 
 
 def _show_services(stage: Stage, teller: Teller, namespace: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from lab.paths import LabError
-from lab.scenarios.stage import LogLine, Stage, until
+from lab.scenarios.stage import NAMESPACE, LogLine, Stage, until
 from lab.traffic import ArpSeen, longest_gap
 
 SETTLE_S = 60.0
@@ -79,29 +79,37 @@ async def run(stage: Stage, runs: int) -> AsyncIterator[NodeDeath]:
 async def _once(stage: Stage, index: int, name: str, address: str) -> NodeDeath:
     """One run: kill and measure, restore, wait until the old owner has the address again."""
     try:
-        result = await kill_owner(stage, index, name, address)
+        result = await kill_owner(stage, index, f"{NAMESPACE}/{name}", address)
     finally:
         restore_all(stage)
-    await owns_again(stage, address, result.owner_before)
+    await stage.settled_owner(f"{NAMESPACE}/{name}")
     return result
 
 
-async def kill_owner(stage: Stage, index: int, name: str, address: str) -> NodeDeath:
-    """Ask an address, kill the node that has it, and measure until the answers are back. The node stays dead."""
+async def kill_owner(stage: Stage, index: int, service: str, address: str) -> NodeDeath:
+    """Ask an address, kill the node that has it, and measure until the answers are back. The node stays dead.
+
+    Before the kill the speakers have to agree on who announces the Service (namespace/name), and the client has to have
+    learnt it: a client that asked while the address moved may know the old owner until the next announcement.
+    """
     client = stage.client
+    before = await stage.settled_owner(service)
     client.forget()
     client.ask(address)
     try:
         await client.until(
-            lambda: len([each for each in client.attempts if each.good]) >= GOOD_BEFORE or None,
+            lambda: (
+                (
+                    stage.owner_by_mac(client.mac_of(address)) == before
+                    and len([each for each in client.attempts if each.good]) >= GOOD_BEFORE
+                )
+                or None
+            ),
             limit_s=SETTLE_S,
-            what="good answers",
+            what=f"good answers of {before}, which announces {address}",
         )
-        before = stage.owner_by_mac(client.mac_of(address))
-        if before is None:
-            raise LabError(f"the client has {client.mac_of(address)} for {address}, which is the MAC address of no node")
         killed = stage.tell_lab("kill", before)
-        return await _measure(stage, index, name, address, before, killed["unplugged"])
+        return await _measure(stage, index, service, address, before, killed["unplugged"])
     finally:
         client.rest()
 
@@ -113,22 +121,7 @@ def restore_all(stage: Stage) -> None:
             stage.tell_lab("restore", name)
 
 
-async def owns_again(stage: Stage, address: str, node: str) -> None:
-    """Wait until a restored node has won its address back, as the client's neighbour table sees it."""
-    client = stage.client
-    await stage.until_speakers_ready()
-    client.ask(address)
-    try:
-        await client.until(
-            lambda: stage.owner_by_mac(client.mac_of(address)) == node or None,
-            limit_s=SETTLE_S,
-            what=f"{node} owns {address} again",
-        )
-    finally:
-        client.rest()
-
-
-async def _measure(stage: Stage, index: int, name: str, address: str, before: str, pulled: float) -> NodeDeath:
+async def _measure(stage: Stage, index: int, service: str, address: str, before: str, pulled: float) -> NodeDeath:
     client = stage.client
     first = await client.first_good(after=pulled + 0.001, limit_s=TAKEOVER_S)
     await client.until(
@@ -156,7 +149,7 @@ async def _measure(stage: Stage, index: int, name: str, address: str, before: st
     )
     return NodeDeath(
         run=index,
-        service=name,
+        service=service,
         address=address,
         outage_s=round(gap.length_s, 4),
         owner_before=before,

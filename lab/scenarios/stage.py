@@ -16,7 +16,7 @@ from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
-from lab import control, lifecycle
+from lab import control, daemons, lifecycle
 from lab.client_machine import ClientMachine, on_client
 from lab.paths import LabError, Paths
 from lab.topology import FIRST_POOL_OFFSET, Topology
@@ -171,6 +171,15 @@ class Stage:
             return next((each.ip for each in service.status.load_balancer.ingress or () if each.ip), None)
 
         return await until_async(look, limit_s=limit_s, what=f"an address for Service {namespace}/{name}", logs=self.where.logs)
+
+    async def settled_owner(self, service: str) -> str:
+        """The node that announces a Service (namespace/name), once all speakers are members of one gossip and agree on it."""
+        nodes = frozenset(node.name for node in self.topology.nodes)
+
+        async def look() -> str | None:
+            return daemons.settled_owner(await daemons.statuses(self.where), service, nodes)
+
+        return await until_async(look, limit_s=READY_S, what=f"one speaker that announces {service}", logs=self.where.logs)
 
     def owner_by_mac(self, mac: str | None) -> str | None:
         """The node that has a MAC address."""
