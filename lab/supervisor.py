@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from kube import resources
 from kube.auth import Credentials
 from kube.errors import AlreadyExists, KubeError
+from kube.objects import ObjectKey
 from lab import control, netns, processes, topology
 from lab.client import LabClient, micro_timestamp, timestamp
 from lab.dataplane import Proxies
@@ -42,7 +44,8 @@ from telemetry import log as telemetry_log
 from telemetry.log import get_logger
 from telemetry.tasks import supervise
 
-HEARTBEAT_S: Final = 10.0
+LOOK_AFTER_NODES_S: Final = 1.0
+LEASE_EVERY: Final = 10
 API_START_S: Final = 20.0
 READY_S: Final = 20.0
 
@@ -174,7 +177,7 @@ class Supervisor:
                 "controller manager": Manager(client, mirror).run,
                 "proxies": lambda: self._write_rules(mirror),
                 "kubelets look": lambda: self._look(mirror),
-                "heartbeats": lambda: self._heartbeats(client),
+                "heartbeats": lambda: self._heartbeats(client, mirror),
                 **{f"kubelet {name}": kubelet.run for name, kubelet in self._kubelets.items()},
             }
             tasks = [supervise(group, name, part) for name, part in parts.items()]
@@ -216,13 +219,17 @@ class Supervisor:
     async def _post_status(self, client: LabClient, node: Node) -> None:
         await client.patch(NODES, node.name, {"status": _node_status(node, self._topology)}, subresource="status")
 
-    async def _heartbeats(self, client: LabClient) -> None:
-        """Renew the lease of every node that has power."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
+    async def _heartbeats(self, client: LabClient, mirror: Mirror) -> None:
+        """Renew the lease of every node that has power, and say so of a node that the API believes not to be ready."""
+        for beat in itertools.count(1):
+            await asyncio.sleep(LOOK_AFTER_NODES_S)
             for name, kubelet in self._kubelets.items():
-                if kubelet.powered:
+                known = mirror.nodes.get(ObjectKey(name))
+                if kubelet.powered and beat % LEASE_EVERY == 0:
                     await self._renew(client, name)
+                if kubelet.powered and known is not None and not node_is_ready(known):
+                    with contextlib.suppress(KubeError):
+                        await self._post_status(client, self._topology.node(name))
 
     async def _renew(self, client: LabClient, node: str) -> None:
         try:
@@ -299,8 +306,8 @@ class Supervisor:
         await netns.plug(self._topology, name)
         kubelet.power_on()
         self._proxies.forget(name)
-        await self._post_status(client, self._topology.node(name))
         await self._renew(client, name)
+        await self._post_status(client, self._topology.node(name))
         mirror.wake()
         log.info("node_restored", node=name)
         return {}
