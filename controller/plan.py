@@ -104,16 +104,10 @@ class _Assumption:
     written: str = ""
 
     def overtaken_by(self, version: str) -> bool:
-        """Whether a version of the Service is the one we wrote, or a later one.
-
-        Versions are comparable numbers (KEP-5504; all API servers have always used such). Where they are not, any version
-        but the one we wrote on is taken for later.
-        """
+        """Whether a version of the Service is the one we wrote, or a later one."""
         if not self.written:
             return False
-        if version.isdecimal() and self.written.isdecimal():
-            return int(version) >= int(self.written)
-        return version != self.base
+        return version == self.written or (version != self.base and _is_later(version, self.written))
 
 
 def plan(world: World) -> Mapping[ServiceKey, Decision]:
@@ -163,9 +157,9 @@ class Planner:
         return self._decide([service]) if assumption.overtaken_by(service.version) else []
 
     def refresh(self, key: ServiceKey, version: str) -> list[Decision]:
-        """Note that a Service has a newer version that differs in nothing a decision reads."""
+        """Note that a Service has a newer version that differs in nothing a decision reads; an older one is ignored."""
         service = self.services.get(key)
-        if service is None or service.version == version:
+        if service is None or not _is_later(version, service.version):
             return []
         self.services[key] = service = replace(service, version=version)
         assumption = self._assumed.get(key)
@@ -439,6 +433,16 @@ class Planner:
             else (Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
         )
         return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=service.recorded)
+
+
+def _is_later(version: str, other: str) -> bool:
+    """Whether a resourceVersion is later than another one of the same object.
+
+    They are comparable numbers (KEP-5504; all API servers have always used such). Where they are not, any other is later.
+    """
+    if version.isdecimal() and other.isdecimal():
+        return int(version) > int(other)
+    return version != other
 
 
 def _age(service: Service) -> tuple[str, ServiceKey]:

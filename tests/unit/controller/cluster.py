@@ -36,7 +36,7 @@ R = TypeVar("R")
 async def until(condition: Callable[[], Awaitable[R]]) -> R:
     """What the condition returns once that is true."""
     async with asyncio.timeout(DEADLINE_S):
-        while not (result := await condition()):
+        while not (result := await condition()):  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
     return result
 
@@ -85,7 +85,8 @@ class Cluster:
         return controlled(self.server, self.path, *flags, token=token)
 
     async def pool(self, name: str = "default", *ranges: str, **spec: object) -> RawObject:
-        document = a_pool_document(name, ranges or ("192.168.20.20-192.168.20.22",), **spec)
+        document = a_pool_document(name, ranges or ("192.168.20.20-192.168.20.22",))
+        document["spec"] |= spec
         document["metadata"] = {"name": name, "namespace": NAMESPACE}
         return await self.client.create(IP_ADDRESS_POOLS, document, namespace=NAMESPACE)
 
