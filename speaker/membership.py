@@ -74,6 +74,7 @@ class Membership:
         self._agent: Agent | None = None
         self._joining = Joining()
         self._released = False
+        self._hold_said = ""
         self._names: frozenset[NodeName] = frozenset({me})
         self._fed_others: Mapping[IPAddress, NodeName] | None = None
         self._fed_names: frozenset[NodeName] = frozenset()
@@ -161,6 +162,9 @@ class Membership:
             self._log.info("speaker_pods_listed", others=sorted(others.values()))
             todo += self._joining.handle(PodsListed(others), now)
         self._perform([*todo, *self._joining.tick(now)], agent, group)
+        if self.hold and self.hold != self._hold_said:
+            self._log.info("announcing_held_back", detail=self.hold)
+        self._hold_said = self.hold
 
     def _perform(self, todo: Sequence[Effect], agent: Agent, group: asyncio.TaskGroup) -> None:
         for effect in todo:

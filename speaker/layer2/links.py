@@ -7,7 +7,7 @@ a link may announce is for interfaces.py to say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyroute2.iproute.linux import AsyncIPRoute
@@ -61,9 +61,18 @@ def learn(links: Mapping[int, Link], message: Mapping[str, Any]) -> Mapping[int,
 
 
 class LinkWatch:
-    """The links of this network namespace, kept up to date by run()."""
+    """The links of this network namespace, kept up to date by run(). The last two parameters are for tests."""
 
-    def __init__(self, dirty: asyncio.Event, log: Log) -> None:
+    def __init__(
+        self,
+        dirty: asyncio.Event,
+        log: Log,
+        *,
+        open_netlink: Callable[[], Any] = AsyncIPRoute,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self._open_netlink = open_netlink
+        self._retry_s = retry_s
         self._dirty = dirty
         self._log = log
         self._by_index: Mapping[int, Link] = {}
@@ -78,11 +87,11 @@ class LinkWatch:
         """Watch forever; after an error (lost messages, for instance) read everything again."""
         while True:
             try:
-                async with AsyncIPRoute() as netlink:
+                async with self._open_netlink() as netlink:
                     await self._watch(netlink)
             except (OSError, NetlinkError) as error:
-                self._log.warning("netlink_failed", error=str(error), retry_s=RETRY_S)
-            await asyncio.sleep(RETRY_S)
+                self._log.warning("netlink_failed", error=str(error), retry_s=self._retry_s)
+            await asyncio.sleep(self._retry_s)
 
     async def _watch(self, netlink: Any) -> None:
         await netlink.bind(groups=RTMGRP_LINK)

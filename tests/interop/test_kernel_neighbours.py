@@ -18,9 +18,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pyroute2 import netns
+from pyroute2 import AsyncIPRoute, netns
 
 from config.model import InterfaceName
 from speaker.layer2.arp import ArpRequest, read_request
@@ -188,6 +189,27 @@ async def test_a_link_with_a_new_mac_address_announces_it(wire: Wire) -> None:
     await until(lambda: any(link.mac.hex(":") == "02:00:00:00:10:02" for link in wire.links.links), "netlink kept the old MAC")
     wire.engine.show(wire.links.links)
     await until(lambda: wire.neighbour(VIP) == "02:00:00:00:10:02", "the new MAC address was not announced")
+
+
+class Deafened(AsyncIPRoute):  # type: ignore[misc]  # pyroute2 has no types.
+    """Netlink with a receive buffer that overflows soon: the kernel then drops messages and says so once."""
+
+    async def bind(self, *words: Any, **named: Any) -> None:
+        await super().bind(*words, **named)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+
+
+async def test_links_are_read_again_when_the_kernel_had_to_drop_news(wire: Wire) -> None:
+    log = Lines()
+    watch = LinkWatch(asyncio.Event(), log, open_netlink=Deafened, retry_s=0.01)
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch.run(), name="links")
+        await until(lambda: watch.synced, "the first list")
+        many = "\n".join(f"link add v{number} type veth peer name w{number}" for number in range(100))
+        subprocess.run(["ip", "-n", wire.speaker, "-batch", "-"], input=many, text=True, check=True)  # noqa: ASYNC221 - short
+        await until(lambda: len(watch.links) == 202, "all links, loopback and the cable included")
+        watching.cancel()
+    assert "netlink_failed" in log.events()
 
 
 async def test_questions_for_foreign_addresses_never_reach_the_process(wire: Wire) -> None:

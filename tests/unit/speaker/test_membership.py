@@ -115,6 +115,7 @@ async def test_a_speaker_with_another_key_is_not_met() -> None:
         await until(lambda: "join_unanswered" in a.log.events(), "the join failed")
         assert a.member.names == nodes("a")
         assert a.member.hold
+        assert {"detail": a.member.hold} in a.log.facts("announcing_held_back")
 
 
 async def test_a_gossip_that_breaks_and_begins_anew_forgets_nobody_meanwhile() -> None:
