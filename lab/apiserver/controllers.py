@@ -21,6 +21,9 @@ from lab.apiserver.watching import Hub
 Json = dict[str, Any]
 _CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 Reference = tuple[str, Key]  # storage name, key
+# A namespace keeps its contents for so long after it was deleted: `kubectl delete -f` of a namespace and what is in it asks
+# for each, one after the other, and an object that is gone already would fail the command.
+NAMESPACE_GRACE_S = 1.0
 
 
 class Controllers:
@@ -33,8 +36,8 @@ class Controllers:
         self._gone: list[str] = []
         self._namespaces: set[str] = set()
         self._definitions: set[str] = set()
-        self._policies: dict[str, str] = {}
         self._ending: set[Reference] = set()
+        self._due_at: dict[str, float] = {}  # Namespace uid -> when its contents go (loop time)
         api.store.listeners.append(self._changed)
 
     def start(self) -> None:
@@ -166,6 +169,12 @@ class Controllers:
         if b'"phase":"Terminating"' not in stored.body:
             self._default_account(name)
             return
+        loop = asyncio.get_running_loop()
+        if stored.uid not in self._due_at:
+            self._due_at[stored.uid] = loop.time() + NAMESPACE_GRACE_S
+            loop.call_at(self._due_at[stored.uid], self._again, name)
+        if loop.time() < self._due_at[stored.uid]:
+            return
         left = 0
         for storage in api.store.resources():
             inner = api.registry.by_storage(storage)
@@ -183,6 +192,11 @@ class Controllers:
 
             api.release(resource, ("", name), finish)
             self._namespaces.discard(name)
+            self._due_at.pop(stored.uid, None)
+
+    def _again(self, name: str) -> None:
+        self._namespaces.add(name)
+        self._wake.set()
 
     def _default_account(self, namespace: str) -> None:
         resource = self._api.registry.find("", "v1", "serviceaccounts")
