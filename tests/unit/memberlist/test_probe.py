@@ -266,6 +266,13 @@ def test_every_member_is_probed_once_in_a_round_and_nobody_who_is_gone() -> None
         assert sorted(turn) == ["m1", "m3", "m5"]
 
 
+def test_every_round_has_its_own_order() -> None:
+    probing = Probing(8)
+    rotation = Rotation(probing.members, seeded(1))
+    rounds = [tuple(record.name for record in (rotation.next(0.0) for _ in range(8)) if record is not None) for _ in range(4)]
+    assert len(set(rounds)) == 4
+
+
 def test_a_new_member_takes_a_place_in_the_running_round_without_disturbing_it() -> None:
     for seed in range(20):
         probing = Probing(6)
