@@ -303,7 +303,9 @@ def _checked(field: Field, value: object) -> object:
         return value
     elif isinstance(value, list) and all(type(element) is int and 0 <= element <= 0xFF for element in value):
         return bytes(value)
-    raise DecodeError(f"{field.key.decode()} cannot be {str(value)[:40]!r}")
+    # Only numbers are shown: the text form of a thousand nested arrays would exhaust the interpreter's stack.
+    shown = value if isinstance(value, int | float) else f"of type {type(value).__name__}"
+    raise DecodeError(f"{field.key.decode()} cannot be {shown}")
 
 
 def _text(field: Field, value: bytes) -> str:

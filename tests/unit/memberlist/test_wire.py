@@ -1,5 +1,7 @@
 """What the message decoder takes and what it refuses, field by field."""
 
+from contextlib import suppress
+
 import msgpack
 import pytest
 
@@ -80,6 +82,14 @@ def test_what_is_not_one_whole_map_is_refused(body: bytes) -> None:
 def test_a_huge_announced_array_is_refused_before_memory_is_taken() -> None:
     with pytest.raises(DecodeError, match="not msgpack"):
         wire.decode(b"\x00\xdd\xff\xff\xff\xff")
+
+
+@pytest.mark.parametrize("depth", [500, 1000, 1023, 5000])
+@pytest.mark.parametrize("layer", [b"\x91", b"\x81\x01"])
+def test_nesting_does_not_exhaust_the_stack(depth: int, layer: bytes) -> None:
+    for key in (b"\xa5SeqNo", b"\xa5Other", b""):
+        with suppress(DecodeError):
+            wire.decode(b"\x00\x81" + key + layer * depth + b"\x01")
 
 
 def test_nothing_is_no_message() -> None:
