@@ -66,6 +66,7 @@ class Transport:
         self._accept_pause: asyncio.TimerHandle | None = None
         self._streams: dict[int, _Stream] = {}
         self._last_accepted = 0
+        self._version = 4
         self.port = 0
 
     def open(self, address: IPAddress, port: int) -> None:
@@ -83,6 +84,7 @@ class Transport:
             break
         listener.listen(_BACKLOG)
         self._listener, self._packets, self.port = listener, packets, chosen
+        self._version = address.version
         self._loop.add_reader(packets, self._read_packets)
         self._loop.add_reader(listener, self._accept)
 
@@ -118,6 +120,9 @@ class Transport:
     def send(self, to: Endpoint, data: bytes) -> None:
         """Send a datagram; reports PacketRefused when there is no way to send it."""
         if self._packets is None:
+            return
+        if to.address.version != self._version:  # The system would look the address up as if it were a name.
+            self._report(PacketRefused(to))
             return
         try:
             self._packets.sendto(data, (str(to.address), to.port))

@@ -251,6 +251,9 @@ async def test_what_the_system_will_not_send_is_reported_and_not_raised() -> Non
     transport.send(nowhere, b"from loopback to elsewhere")
     transport.send(Endpoint.of("127.0.0.1", 9), bytes(70_000))
     assert reported == [PacketRefused(nowhere), PacketRefused(Endpoint.of("127.0.0.1", 9))]
+    other_family = Endpoint.of("::1", 9)
+    transport.send(other_family, b"x")
+    assert reported.pop() == PacketRefused(other_family)
     transport.open_stream(-1, Endpoint.of("ff02::1", 9), b"x")
     transport.open_stream(-2, Endpoint.of("127.0.0.1", 1), b"x")
     await eventually(lambda: len(reported) == 4)
