@@ -24,6 +24,12 @@ from lab.apiserver.store import Store
 Json = dict[str, Any]
 AUDIENCE = "https://kubernetes.default.svc"
 _RBAC = "rbac.authorization.k8s.io"
+BASIC_REVIEWS = {  # What everybody who is known may ask about themselves: the cluster role system:basic-user.
+    "authentication.k8s.io": ["selfsubjectreviews"], "authorization.k8s.io": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+}  # fmt: skip
+_BASIC = (
+    'RBAC: allowed by ClusterRoleBinding "system:basic-user" of ClusterRole "system:basic-user" to Group "system:authenticated"'
+)
 _SHELVES = tuple(f"{p}.{_RBAC}" for p in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
 
 
@@ -181,13 +187,9 @@ class Authorizer:
         if (
             wanted.verb == "create"
             and "system:authenticated" in user.groups
-            and wanted.group in {"authorization.k8s.io", "authentication.k8s.io"}
-            and wanted.resource in {"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"}
+            and wanted.resource in BASIC_REVIEWS.get(wanted.group, ())
         ):
-            return (
-                True,
-                'RBAC: allowed by ClusterRoleBinding "system:basic-user" of ClusterRole "system:basic-user" to Group "system:authenticated"',
-            )
+            return True, _BASIC
         return False, ""
 
     def require(self, user: User, wanted: Attributes) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from lab.apiserver import codec, patching
 from lab.apiserver.api import Api, Call, DeleteOptions
-from lab.apiserver.auth import AUDIENCE, Attributes, Authorizer, Tokens, User
+from lab.apiserver.auth import AUDIENCE, BASIC_REVIEWS, Attributes, Authorizer, Tokens, User
 from lab.apiserver.errors import MODIFIED, ApiError, bad_request, conflict, invalid, invalid_value
 from lab.apiserver.resources import Resource
 from lab.apiserver.store import Key
@@ -78,7 +78,7 @@ def review(
 
 
 def _rules(authorizer: Authorizer, user: User, namespace: str) -> Json:
-    resources: list[Json] = []
+    resources: list[Json] = [{"verbs": ["create"], "apiGroups": [g], "resources": r} for g, r in BASIC_REVIEWS.items()]
     paths: list[Json] = [{"verbs": ["get"], "nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version"]}]
     if "system:masters" in user.groups:
         resources.append({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})

@@ -17,6 +17,7 @@ from lab.apiserver.errors import (
     Cause,
     duplicate,
     forbidden,
+    internal,
     invalid_value,
     raw_duplicate,
     raw_invalid,
@@ -72,12 +73,22 @@ class Allocator:
                 return address
 
     def free_port(self, protocols: Iterable[str], beside: set[int]) -> int:
-        """A node port that is free for all the protocols and not in `beside`."""
-        wanted = set(protocols)
-        while True:
-            port = self._rng.choice(NODE_PORTS)
-            if port not in beside and not any((port, p) in self._ports for p in wanted | {"TCP"}):
-                return port
+        """A node port that is free for all the protocols and not in `beside`.
+
+        Raises:
+            ApiError: 500 when there is none.
+
+        """
+        wanted = {*protocols, "TCP"}
+
+        def free(port: int) -> bool:
+            return port not in beside and not any((port, p) in self._ports for p in wanted)
+
+        tries = [self._rng.choice(NODE_PORTS) for _ in range(16)]
+        found = next((p for p in tries if free(p)), None) or next((p for p in NODE_PORTS if free(p)), None)
+        if found is None:
+            raise internal("failed to allocate a nodePort: range is full")
+        return found
 
 
 def addresses_of(service: Json) -> list[str]:
@@ -209,7 +220,7 @@ def settle_families(service: Json) -> list[Cause]:
     headless = bool(addresses) and addresses[0] == "None"
     out: list[Cause] = []
     for at, address in enumerate(addresses):
-        if address != "None" and _family(address) is None:
+        if (address != "None" or at) and _family(address) is None:
             out.append(invalid_value(f"spec.clusterIPs[{at}]", address, _IP_DETAIL))
     families = list(spec.get("ipFamilies") or [])
     for at, family in enumerate(families):

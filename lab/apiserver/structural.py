@@ -171,8 +171,6 @@ class Validation:
 
     def _object(self, value: Json, schema: Json, path: str) -> None:
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
-        missing = [required(f"{path}.{n}" if path else n) for n in schema.get("required") or () if n not in value]
-        self.causes += sorted(missing, key=lambda c: c.field)
         for name in sorted(value):
             where = f"{path}.{name}" if path else name
             if name in properties:
@@ -180,6 +178,8 @@ class Validation:
                     self.check(value[name], properties[name], where)
             elif isinstance(extra, dict):
                 self.check(value[name], extra, where)
+        missing = [required(f"{path}.{n}" if path else n) for n in schema.get("required") or () if n not in value]
+        self.causes += sorted(missing, key=lambda c: c.field)
         if "minProperties" in schema and len(value) < schema["minProperties"]:
             self.fault(path, len(value), f"should have at least {schema['minProperties']} properties")
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from lab.apiserver.api import Call
 from lab.apiserver.testing import running_server
 
 KUBECTL = shutil.which("kubectl")
+MERGE = "application/merge-patch+json"
+# What the lab's controllers would write: kubectl before 1.24 cannot write a status.
+STATUSES = (
+    ("", "services", {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}),
+    ("apps", "deployments", {"conditions": [{"type": "Available", "status": "True"}]}),
+)
 
 WEB = """
 apiVersion: v1
@@ -33,13 +43,13 @@ metadata: {name: nginx, namespace: web}
 spec: {type: LoadBalancer, selector: {app: nginx}, ports: [{name: http, port: 80}]}
 """
 
+WRITE_STATUS_AFTER = "get all -n web -o wide"
 TOUR: tuple[tuple[str, int, str], ...] = (
     ("apply -f web.yaml", 0, "service/nginx created"),
     ("apply -f web.yaml", 0, "service/nginx unchanged"),
     ("get svc -n web", 0, "<pending>"),
     ("get all -n web -o wide", 0, "deployment.apps/nginx"),
-    ('patch svc nginx -n web --subresource=status --type=merge -p {"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}', 0, "patched"),
-    ("wait svc/nginx -n web --for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.0.2.1 --timeout=5s", 0, "condition met"),
+    ("wait deployment/nginx -n web --for=condition=Available --timeout=5s", 0, "condition met"),
     ("get svc nginx -n web -o jsonpath={.status.loadBalancer.ingress[0].ip}", 0, "192.0.2.1"),
     ("describe svc nginx -n web", 0, "LoadBalancer Ingress:     192.0.2.1"),
     ("label svc nginx -n web tier=front", 0, "labeled"),
@@ -62,15 +72,30 @@ TOUR: tuple[tuple[str, int, str], ...] = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def minor() -> int:
+    """The minor version of this kubectl."""
+    output = subprocess.run([str(KUBECTL), "version", "--client", "-o", "json"], check=True, capture_output=True).stdout
+    return int(json.loads(output)["clientVersion"]["minor"].rstrip("+"))
+
+
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
-async def test_a_tour_with_kubectl(tmp_path: Path) -> None:
+async def test_a_tour_with_kubectl(tmp_path: Path, minor: int) -> None:
     (tmp_path / "web.yaml").write_text(WEB, encoding="utf-8")
     async with running_server(tmp_path / "state") as server:
         environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig), "HOME": str(tmp_path)}
         for words, status, text in TOUR:
+            if words.startswith("explain") and minor < 27:
+                continue  # It reads the whole OpenAPI v2, which the server does not make in protobuf.
             command = [str(KUBECTL), *words.split(" ")]
             child = await asyncio.create_subprocess_exec(
                 *command, cwd=tmp_path, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
             )
             output, _ = await child.communicate()
+            if words == WRITE_STATUS_AFTER:
+                for group, plural, status_written in STATUSES:
+                    resource = server.api.registry.find(group, "v1", plural)
+                    assert resource is not None
+                    body = msgspec.json.encode({"status": status_written})
+                    server.api.patch(resource, ("web", "nginx"), MERGE, body, Call(), sub="status")
             assert (child.returncode, text in output.decode()) == (status, True), f"kubectl {words}: {output.decode()}"
