@@ -74,7 +74,3 @@ class BroadcastQueue:
                 item.transmits += 1
             self._items = sorted([*left, *(item for item in taken if item.transmits < transmits_max)])
         return [item.message for item in taken]
-
-    def prune(self, keep: int) -> None:
-        """Drop statements, the most often sent first, until `keep` remain."""
-        del self._items[keep:]

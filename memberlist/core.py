@@ -3,6 +3,9 @@
 It routes inputs to the parts (members, probe, exchange, outbox) and runs the two periodic activities that belong to none of
 them: gossip and the exchange of tables. agent.py drives it with sockets and a clock, the simulation of the tests with a heap of
 events. Refuses to touch a socket, a clock, a log or a global random number generator.
+
+Messages are acted on as they arrive. Go puts them into queues of limited length first, because its table is behind a lock; here
+the receive buffer of the socket is the only queue.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ decided in members.py. Every failure is a DecodeError or UnsupportedError; nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final, TypeVar
 
@@ -64,6 +64,10 @@ class Field:
     attribute: str
     kind: Kind
     omitted_when_zero: bool = False
+    bounds: tuple[int, int] | None = field(init=False)  # of a number; looked up once, since every message asks
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", _INTEGER_BOUNDS.get(self.kind))
 
 
 _SOURCE: Final = (
@@ -124,7 +128,7 @@ TYPE_OF: Final[dict[type, Type]] = {
     ErrorReply: Type.ERROR,
 }
 _CLASS_OF: Final[dict[int, type]] = {number: message for message, number in TYPE_OF.items()}
-_BY_KEY: Final = {message: tuple(sorted(fields, key=lambda field: field.key)) for message, fields in FIELDS.items()}
+_BY_KEY: Final = {message: tuple(sorted(fields, key=lambda entry: entry.key)) for message, fields in FIELDS.items()}
 
 _PUSH_PULL_HEADER: Final = (
     Field(b"Nodes", "nodes", Kind.SIGNED),
@@ -151,10 +155,10 @@ def encode(message: Message) -> bytes:
 def encode_body(message: object) -> bytes:
     """Return the map of a message or NodeState. Empty bytes are written as nil, as Go does for an absent slice."""
     fields = {}
-    for field in _BY_KEY[type(message)]:
-        value = getattr(message, field.attribute)
-        if value or not field.omitted_when_zero:
-            fields[field.key] = None if value == b"" else value
+    for entry in _BY_KEY[type(message)]:
+        value = getattr(message, entry.attribute)
+        if value or not entry.omitted_when_zero:
+            fields[entry.key] = None if value == b"" else value
     return _pack(fields)
 
 
@@ -265,10 +269,10 @@ class Body:
         if isinstance(value, dict):
             found = value
         elif isinstance(value, list):
-            found = {field.key: element for field, element in zip(fields, value, strict=False)}
+            found = {entry.key: element for entry, element in zip(fields, value, strict=False)}
         elif value is not None:
             raise DecodeError(f"expected a map, not {type(value).__name__}")
-        return {field.attribute: _checked(field, found.get(field.key)) for field in fields}
+        return {entry.attribute: _checked(entry, found.get(entry.key)) for entry in fields}
 
 
 class NeedMore(DecodeError):  # noqa: N818  (a truncated message for who has all bytes, a pause for who has not)
@@ -278,14 +282,13 @@ class NeedMore(DecodeError):  # noqa: N818  (a truncated message for who has all
         super().__init__("message is cut short")
 
 
-def _checked(field: Field, value: object) -> object:
+def _checked(entry: Field, value: object) -> object:
     """Return the value in our type, zero for nil; DecodeError when Go would not accept it in this field."""
-    kind = field.kind
-    if kind in _INTEGER_BOUNDS:
-        low, high = _INTEGER_BOUNDS[kind]
+    kind = entry.kind
+    if entry.bounds is not None:
         if value is None:
             return 0
-        if type(value) is int and low <= value <= high:
+        if type(value) is int and entry.bounds[0] <= value <= entry.bounds[1]:
             return value
     elif kind is Kind.FLAG:
         if value is None:
@@ -296,7 +299,7 @@ def _checked(field: Field, value: object) -> object:
         if value is None:
             return ""
         if isinstance(value, bytes):
-            return _text(field, value)
+            return _text(entry, value)
     elif value is None:
         return b""
     elif isinstance(value, bytes):
@@ -305,11 +308,11 @@ def _checked(field: Field, value: object) -> object:
         return bytes(value)
     # Only numbers are shown: the text form of a thousand nested arrays would exhaust the interpreter's stack.
     shown = value if isinstance(value, int | float) else f"of type {type(value).__name__}"
-    raise DecodeError(f"{field.key.decode()} cannot be {shown}")
+    raise DecodeError(f"{entry.key.decode()} cannot be {shown}")
 
 
-def _text(field: Field, value: bytes) -> str:
+def _text(entry: Field, value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as broken:
-        raise DecodeError(f"{field.key.decode()} is not UTF-8") from broken
+        raise DecodeError(f"{entry.key.decode()} is not UTF-8") from broken

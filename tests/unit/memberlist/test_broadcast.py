@@ -70,11 +70,3 @@ def test_a_statement_that_fits_no_packet_is_not_kept() -> None:
     too_long = waiting.enqueue("b", b"x" * 11)
     assert too_long not in waiting
     assert take(waiting) == [b"small"]
-
-
-def test_pruning_keeps_what_was_sent_least() -> None:
-    waiting = queue(("a", b"1"), ("b", b"2"))
-    take(waiting)
-    waiting.enqueue("c", b"3")
-    waiting.prune(1)
-    assert take(waiting) == [b"3"]

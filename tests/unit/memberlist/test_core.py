@@ -101,7 +101,7 @@ class Machine:
 
     def drain(self) -> None:
         """Forget what is still to be told."""
-        self.core._queue.prune(0)
+        self.core._queue.take(part_overhead=2, limit=1_000_000, transmits_max=1)
 
     def reader(self, *, from_dialer: bool) -> streams.StreamReader:
         return streams.StreamReader(self.envelope, from_dialer=from_dialer, bytes_max=1 << 20, nodes_max=1000)
