@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from telemetry.unix import short_path
+
 RUN_DIRECTORY = Path("/run/metallb")
 TIMEOUT_S = 3.0
 FOUND, FINDING, COULD_NOT_LOOK = 0, 1, 2
@@ -51,7 +53,8 @@ class StatusConnection(http.client.HTTPConnection):
         """
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        with short_path(self._path) as short:
+            self.sock.connect(short)
 
 
 def read_status(path: Path) -> Status:

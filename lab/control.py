@@ -13,6 +13,7 @@ import msgspec
 
 from lab.paths import LabError, Paths
 from lab.topology import TopologyError
+from telemetry.unix import short_path
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,10 +40,10 @@ async def serving(paths: Paths, answer: Answer) -> AsyncIterator[None]:
             await writer.drain()
         writer.close()
 
-    (paths.root / "control.sock").unlink(missing_ok=True)
-    with paths.socket() as path:
+    paths.control.unlink(missing_ok=True)
+    with short_path(paths.control) as path:
         server = await asyncio.start_unix_server(conversation, path)
-    (paths.root / "control.sock").chmod(0o600)
+    paths.control.chmod(0o600)
     try:
         yield
     finally:
@@ -57,7 +58,7 @@ def ask(paths: Paths, verb: str, *, node: str = "", limit_s: float = 30.0) -> di
 
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, paths.socket() as path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, short_path(paths.control) as path:
             connection.settimeout(limit_s)
             connection.connect(path)
             connection.sendall(msgspec.json.encode(Request(verb=verb, node=node)) + b"\n")

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from lab.paths import Paths
+from telemetry.unix import short_path
 
 TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
@@ -25,13 +26,14 @@ async def statuses(where: Paths) -> list[dict[str, Any]]:
 
 async def _read(path: Path) -> dict[str, Any] | None:
     try:
-        async with (
-            aiohttp.UnixConnector(str(path)) as connector,
-            aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session,
-            session.get("http://localhost/status") as answer,
-        ):
-            document: dict[str, Any] = msgspec.json.decode(await answer.read())
-            return document
+        with short_path(path) as short:
+            async with (
+                aiohttp.UnixConnector(short) as connector,
+                aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session,
+                session.get("http://localhost/status") as answer,
+            ):
+                document: dict[str, Any] = msgspec.json.decode(await answer.read())
+                return document
     except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError):
         return None
 

@@ -17,7 +17,7 @@ def clear(paths: Paths, identity: str) -> None:
     netns.tear_down(identity)
     for directory in (paths.api, paths.pods):
         shutil.rmtree(directory, ignore_errors=True)
-    for file in (paths.state, paths.root / "control.sock"):
+    for file in (paths.state, paths.control):
         file.unlink(missing_ok=True)
 
 

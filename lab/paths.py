@@ -73,14 +73,10 @@ class Paths:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    @contextmanager
-    def socket(self) -> Iterator[str]:
-        """A path of the control socket that is short enough for the kernel, however deep the clone lies."""
-        descriptor = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield f"/proc/self/fd/{descriptor}/control.sock"
-        finally:
-            os.close(descriptor)
+    @property
+    def control(self) -> Path:
+        """The supervisor's socket."""
+        return self.root / "control.sock"
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 class Log(Protocol):
     """An event in the past tense, and facts."""
 
-    def debug(self, event: str, /, **facts: Any) -> Any:
+    def debug(self, event: str, **facts: Any) -> Any:
         """Log a detail."""
 
-    def info(self, event: str, /, **facts: Any) -> Any:
+    def info(self, event: str, **facts: Any) -> Any:
         """Log a change."""
 
-    def warning(self, event: str, /, **facts: Any) -> Any:
+    def warning(self, event: str, **facts: Any) -> Any:
         """Log something that an operator should see."""
 
-    def error(self, event: str, /, **facts: Any) -> Any:
+    def error(self, event: str, **facts: Any) -> Any:
         """Log a failure."""

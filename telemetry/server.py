@@ -25,6 +25,7 @@ from prometheus_client.exposition import choose_encoder
 
 from telemetry.log import get_logger
 from telemetry.tls import ServerCertificate, TlsOptions
+from telemetry.unix import short_path
 
 Authorize = Callable[[str, str], Awaitable[HTTPStatus]]
 """May the holder of this token GET this path? OK, UNAUTHORIZED (who is that?), FORBIDDEN, or SERVICE_UNAVAILABLE when
@@ -208,7 +209,8 @@ class TelemetryServer:
             local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             mask = os.umask(0o177)  # So that it never exists with a wider mode.
             try:
-                local.bind(str(path))
+                with short_path(path) as short:
+                    local.bind(short)
             finally:
                 os.umask(mask)
             local.listen()
@@ -259,7 +261,8 @@ def _tcp(what: str, address: str | None, port: int) -> socket.socket:
 def _is_served(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(str(path))
+            with short_path(path) as short:
+                probe.connect(short)
         except OSError:
             return False
         return True
