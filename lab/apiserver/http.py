@@ -20,7 +20,7 @@ from aiohttp import web
 
 from lab.apiserver import admission, codec, discovery, protobuf, reviews, tables, typed
 from lab.apiserver.api import Api, Call, DeleteOptions, decode_token, to_storage
-from lab.apiserver.auth import ADMIN, ANONYMOUS, Attributes, Authorizer, Tokens, User
+from lab.apiserver.auth import ANONYMOUS, Attributes, Authorizer, Tokens, User
 from lab.apiserver.errors import (
     ApiError,
     Cause,
@@ -116,12 +116,12 @@ class Server:
     """Answers requests. `ready` says whether the bootstrap objects are there."""
 
     def __init__(
-        self, api: Api, registry: Registry, hub: Hub, authorizer: Authorizer, tokens: Tokens, admin_token: str, *,
+        self, api: Api, registry: Registry, hub: Hub, authorizer: Authorizer, tokens: Tokens, *,
         clock: Callable[[], float], rng: random.Random,
     ) -> None:  # fmt: skip
         self.api, self.registry, self.hub = api, registry, hub
         self.authorizer, self.tokens = authorizer, tokens
-        self._admin_token, self._clock, self._rng = admin_token, clock, rng
+        self._clock, self._rng = clock, rng
         self._texts = discovery.Descriptions()
         self._documents: dict[str, tuple[int, bytes]] = {}
         self._webhooks = admission.Webhooks(api.store)
@@ -173,14 +173,10 @@ class Server:
     def _authenticate(self, request: web.BaseRequest) -> User:
         header = request.headers.get("Authorization", "")
         if header.startswith("Bearer "):
-            token = header[7:].strip()
-            if token == self._admin_token:
-                user = ADMIN
-            else:
-                known = self.tokens.check(token, self._clock())
-                if known is None:
-                    raise ApiError(401, "Unauthorized", "Unauthorized")
-                user = known[0]
+            known = self.tokens.check(header[7:].strip(), self._clock())
+            if known is None:
+                raise ApiError(401, "Unauthorized", "Unauthorized")
+            user = known[0]
         else:
             user = _certificate_user(request) or ANONYMOUS
         other = request.headers.get("Impersonate-User")

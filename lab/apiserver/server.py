@@ -197,7 +197,7 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     controllers.work()
     token = _remembered(state / "token", secrets.token_urlsafe(24))
     signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
-    server = Server(api, registry, hub, Authorizer(store), Tokens(signing, store), token, clock=auth.wall_clock, rng=rng)
+    server = Server(api, registry, hub, Authorizer(store), Tokens(signing, store, token), clock=auth.wall_clock, rng=rng)
 
     host = f"[{first[0]}]" if ":" in first[0] else first[0]
     url = f"https://{'127.0.0.1' if first[0] == '0.0.0.0' else host}:{first[1]}"  # noqa: S104  # Compared, not bound.

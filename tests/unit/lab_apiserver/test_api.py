@@ -317,6 +317,16 @@ async def test_a_token_dies_with_its_account_and_a_forged_one_never_lives(server
             assert (await robot.call("GET", SERVICES))[0] == 401
 
 
+async def test_a_token_review_knows_the_tokens_of_the_administrator_and_of_accounts(server: Running, admin: Client) -> None:
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+    names = {}
+    for token in (server.token, await token_of(admin, "robot"), "garbage"):
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        status = (await admin.must("POST", path, body))["status"]
+        names[status["user"].get("username", "")] = status.get("authenticated", False)
+    assert names == {"admin": True, "system:serviceaccount:default:robot": True, "": False}
+
+
 async def test_nobody_without_credentials_reads_more_than_health_and_version(server: Running) -> None:
     async with client_of(server) as client:
         client.session.headers.pop("Authorization")
