@@ -145,7 +145,7 @@ class Correlator:
 class Log(Protocol):
     """What a recorder needs of a logger."""
 
-    def warning(self, event: str, **facts: object) -> object:
+    def warning(self, event: str, /, **facts: object) -> object:
         """Say what an operator may have to mend."""
 
 

@@ -32,10 +32,10 @@ BREATH_EVERY: Final = 200
 class Log(Protocol):
     """What a Reflector needs of a logger: an event name and facts."""
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         """Say what happened."""
 
-    def warning(self, event: str, **facts: object) -> object:
+    def warning(self, event: str, /, **facts: object) -> object:
         """Say what an operator may have to mend."""
 
 

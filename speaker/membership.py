@@ -20,9 +20,9 @@ from memberlist.effects import MemberEvent
 from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring, metallb_key
 from speaker.joining import Cause, Effect, Join, JoinEnded, Joining, MembersChanged, PodsListed, Released
-from speaker.log import Log
 from speaker.settings import Gossip
 from telemetry.flags import FlagError
+from telemetry.log import Logger
 
 JOIN_LIMIT_S = 3.0
 """How long one Pod may take to answer an attempt to join."""
@@ -60,7 +60,7 @@ class Membership:
         others: Callable[[], Mapping[IPAddress, NodeName] | None],
         wake: asyncio.Event,
         dirty: asyncio.Event,
-        log: Log,
+        log: Logger,
     ) -> None:
         self._others = others
         self._wake = wake
@@ -193,7 +193,7 @@ class Membership:
         self._wake.set()
 
     def _heard(self, event: MemberEvent) -> None:
-        """Log what the gossip says; called by the agent, in order."""
+        """Logger what the gossip says; called by the agent, in order."""
         match event:
             case effects.Joined():
                 self._log.info("member_joined", node=event.member.name, address=str(event.member.address))

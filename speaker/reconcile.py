@@ -19,13 +19,13 @@ from speaker import eligibility
 from speaker.agenda import Agenda
 from speaker.layer2 import interfaces
 from speaker.layer2.engine import Engine
-from speaker.log import Log
 from speaker.metrics import Metrics
 from speaker.observe import Observer, Stores
 from speaker.plan import Decision, Plan, decide
 from speaker.reason import Reason
 from speaker.status import Reporter
 from speaker.world import Link
+from telemetry.log import Logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Reconciler:
         metrics: Metrics,
         *,
         dirty: asyncio.Event,
-        log: Log,
+        log: Logger,
     ) -> None:
         self._stores = stores
         self._observer = observer
@@ -142,7 +142,7 @@ class Reconciler:
             self._engine.own(news)
 
     def _report(self, key: ServiceKey, before: Decision | None, after: Decision | None) -> None:
-        """Log, count and write a change of mind. The reasons of those who announce nothing are in /status only."""
+        """Logger, count and write a change of mind. The reasons of those who announce nothing are in /status only."""
         old = frozenset() if before is None or before.announce is None else frozenset(before.announce.addresses)
         new = frozenset() if after is None or after.announce is None else frozenset(after.announce.addresses)
         me = self._observer.world.me
@@ -168,7 +168,7 @@ class Reconciler:
         self._reporter.changed(key, before, after)
 
     def _say_problems(self) -> None:
-        """Log what is wrong with the configuration, once for each problem."""
+        """Logger what is wrong with the configuration, once for each problem."""
         compiled = self._observer.compiled
         self._metrics.config_loaded.set(1)
         self._metrics.config_stale.set(1 if compiled.stale else 0)

@@ -63,7 +63,7 @@ class Speaker:
 
     def __init__(self, settings: Settings, client: KubeClient, namespace: str) -> None:
         me = settings.node_name
-        log: Any = get_logger("speaker")  # structlog's type does not say that no fact is named event.
+        log = get_logger("speaker")
         self._log = log
         self._settings = settings
         self._client = client

@@ -22,10 +22,10 @@ from kube.events import EventRecorder, EventType
 from kube.objects import ObjectKey, ObjectReference, RawObject
 from kube.resources import PODS, SERVICE_L2_STATUSES
 from kube.store import Store
-from speaker.log import Log
 from speaker.metrics import Metrics
 from speaker.plan import Announce, Decision
 from speaker.reason import Reason
+from telemetry.log import Logger
 
 RETRY_S = 1.0
 """Pause before a write that failed is tried again."""
@@ -111,7 +111,7 @@ class Reporter:
         namespace: str,
         pod_name: str,
         metrics: Metrics,
-        log: Log,
+        log: Logger,
     ) -> None:
         self._client = client
         self._metrics = metrics

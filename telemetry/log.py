@@ -16,11 +16,11 @@ import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 import msgspec
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 LEVELS: Final[Mapping[str, int]] = {
     "all": logging.DEBUG,
@@ -68,9 +68,39 @@ def configure(level: str, *, component: str, stream: BinaryIO | None = None) -> 
     logging.captureWarnings(capture=True)
 
 
-def get_logger(name: str) -> FilteringBoundLogger:
-    """A logger for a part of a process. `event` is a constant in the past tense; facts are keyword arguments."""
-    return cast("FilteringBoundLogger", structlog.get_logger(part=name))
+class Logger(Protocol):
+    """What a part of a process needs of a logger: an event as a constant in the past tense, and facts.
+
+    Shells take one as a parameter, so that a test can read what was said.
+    """
+
+    def debug(self, event: str, /, **facts: Any) -> Any:
+        """Log a detail."""
+
+    def info(self, event: str, /, **facts: Any) -> Any:
+        """Log a change."""
+
+    def warning(self, event: str, /, **facts: Any) -> Any:
+        """Log something that an operator should see."""
+
+    def error(self, event: str, /, **facts: Any) -> Any:
+        """Log a failure."""
+
+
+class BoundLogger(Logger, Protocol):
+    """A Logger as the process has it."""
+
+    def exception(self, event: str, /, **facts: Any) -> Any:
+        """Log a failure that nobody expected, with where it happened; call it while handling the exception."""
+
+    def bind(self, **facts: Any) -> BoundLogger:
+        """A logger that adds these facts to every line."""
+        ...
+
+
+def get_logger(name: str) -> BoundLogger:
+    """A logger for a part of a process; every line names the part."""
+    return cast("BoundLogger", structlog.get_logger(part=name))
 
 
 class _Sink:

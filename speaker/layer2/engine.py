@@ -16,8 +16,8 @@ from config.model import InterfaceName
 from speaker.layer2 import arp, interfaces
 from speaker.layer2.responder import Face, Faces, Form, Heard, Own, Responder, SendFrame
 from speaker.layer2.sockets import ArpSocket
-from speaker.log import Log
 from speaker.world import Link
+from telemetry.log import Logger
 
 
 class Wire(Protocol):
@@ -64,7 +64,7 @@ class _Open:
 class Engine:
     """Owns the ARP sockets of this node. All methods are called from the event loop. Tests pass another `open_wire`."""
 
-    def __init__(self, counters: Counters, log: Log, open_wire: Callable[[InterfaceName], Wire] = ArpSocket) -> None:
+    def __init__(self, counters: Counters, log: Logger, open_wire: Callable[[InterfaceName], Wire] = ArpSocket) -> None:
         self._open_wire = open_wire
         self._loop = asyncio.get_running_loop()
         self._counters = counters

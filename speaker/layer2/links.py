@@ -15,8 +15,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 
 from config.model import InterfaceName
-from speaker.log import Log
 from speaker.world import Link
+from telemetry.log import Logger
 
 # Interface flags of linux/if.h.
 IFF_UP = 0x1
@@ -66,7 +66,7 @@ class LinkWatch:
     def __init__(
         self,
         dirty: asyncio.Event,
-        log: Log,
+        log: Logger,
         *,
         open_netlink: Callable[[], Any] = AsyncIPRoute,
         retry_s: float = RETRY_S,

@@ -45,7 +45,7 @@ def test_a_promise_that_is_not_kept_is_noticed() -> None:
 def test_the_tutorial_prints_what_it_promises(tmp_path: Path) -> None:
     todo = steps(PAGE.read_text())
     assert len(todo) > 12
-    script = "\n".join(f"{step.command}\necho '{MARK}'$?" for step in todo)
+    script = "\n".join(f"{step.command}\nprintf '\\n{MARK}%s\\n' $?" for step in todo)
     environment = dict(os.environ) | {"METALLB_LAB": str(tmp_path / "lab"), "PYTHONUNBUFFERED": "1"}
     try:
         run = subprocess.run(
