@@ -53,8 +53,8 @@ class BroadcastQueue:
             insort(self._items, _Item(0, -len(message), -item_id, name, message))
         return item_id
 
-    def take(self, *, part_overhead: int, limit: int, transmits_max: int) -> list[bytes]:
-        """Return statements for one packet whose lengths, with part_overhead each, stay within `limit` bytes.
+    def take(self, *, part_overhead: int, limit: int, transmits_max: int, count_max: int = 254) -> list[bytes]:
+        """Return at most count_max statements for one packet, whose lengths with part_overhead each stay within `limit` bytes.
 
         Each counts as sent once more; one sent `transmits_max` times is dropped. None is taken twice in one call.
         """
@@ -64,7 +64,7 @@ class BroadcastQueue:
         left: list[_Item] = []
         for item in self._items:
             size = len(item.message) + part_overhead
-            if size <= limit:
+            if size <= limit and len(taken) < count_max:
                 limit -= size
                 taken.append(item)
             else:

@@ -22,6 +22,7 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 META_MAX: Final = 512  # bytes; Go refuses to start with more
 PORT: Final = 7946
 _PACKET_MIN: Final = 512
+_PACKET_MAX: Final = 65_000  # of the 65,507 bytes of UDP over IPv4; the checksum is not counted in the budget
 _PROTOCOL: Final = (1, 5, 2)  # understood from, up to, and spoken
 
 
@@ -115,6 +116,8 @@ def _check_numbers(config: Config) -> None:
     for field, low in least.items():
         if not (value := getattr(config, field)) >= low:
             raise ConfigError(f"{field} is {value}; it must be at least {low}")
+    if config.packet_bytes_max > _PACKET_MAX:
+        raise ConfigError(f"packet_bytes_max is {config.packet_bytes_max}; a datagram holds at most {_PACKET_MAX}")
     if 0 < config.probe_interval_s <= config.probe_timeout_s:
         raise ConfigError(
             f"probe_timeout_s is {config.probe_timeout_s}; it must be below probe_interval_s ({config.probe_interval_s}), "

@@ -90,6 +90,7 @@ def test_the_version_bytes_are_the_protocols_and_the_applications() -> None:
         ({"probe_interval_s": -1.0}, "probe_interval_s is -1.0"),
         ({"awareness_max": 0}, "awareness_max is 0; it must be at least 1"),
         ({"packet_bytes_max": 100}, "packet_bytes_max is 100"),
+        ({"packet_bytes_max": 65_536}, "a datagram holds at most 65000"),
         ({"gossip_interval_s": float("nan")}, "gossip_interval_s is nan"),
     ],
 )

@@ -101,7 +101,7 @@ class Machine:
 
     def drain(self) -> None:
         """Forget what is still to be told."""
-        self.core._queue.take(part_overhead=2, limit=1_000_000, transmits_max=1)
+        self.core._queue.take(part_overhead=2, limit=1_000_000, transmits_max=1, count_max=10_000)
 
     def reader(self, *, from_dialer: bool) -> streams.StreamReader:
         return streams.StreamReader(self.envelope, from_dialer=from_dialer, bytes_max=1 << 20, nodes_max=1000)
@@ -297,6 +297,18 @@ def test_packets_stay_within_their_size_whatever_is_to_be_told() -> None:
     packets = [effect for effect in machine.core.tick(2.0) if isinstance(effect, SendPacket)]
     assert len(packets) == 3
     assert all(1300 < len(effect.data) <= 1405 for effect in packets)
+
+
+def test_a_packet_has_no_more_parts_than_its_count_can_say() -> None:
+    machine = Machine(packet_bytes_max=60_000, members_max=1000)
+    for number in range(400):
+        machine.packet(Alive(1, f"m{number}", bytes([10, 0, number // 250, number % 250]), 7946, b"", VSN))
+    machine.drain()
+    for number in range(400):
+        machine.packet(Suspect(1, f"m{number}", "x"))
+    (effect,) = machine.packet(Ping(1, "me"))
+    assert isinstance(effect, SendPacket)
+    assert len(packet.split_compound(effect.data).parts) == 255
 
 
 def test_tables_are_exchanged_now_and_then_with_somebody_alive() -> None:
