@@ -195,7 +195,7 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     bootstrap.populate(api)
     controllers.start()
     controllers.work()
-    token = _remembered(state / "token", secrets.token_urlsafe(24))
+    token = _remembered(state / "token", secrets.token_hex(24))
     signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
     server = Server(api, registry, hub, Authorizer(store), Tokens(signing, store, token), clock=auth.wall_clock, rng=rng)
 
