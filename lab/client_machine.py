@@ -107,6 +107,10 @@ async def on_client(topology: Topology) -> AsyncIterator[ClientMachine]:
             assert process.stdin is not None
             process.stdin.close()
             await collecting
+    except BaseExceptionGroup as errors:  # The group is our business; what the body raised is its caller's.
+        if len(errors.exceptions) > 1:
+            raise
+        raise errors.exceptions[0] from None
     finally:
         if process.returncode is None:
             process.kill()

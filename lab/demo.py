@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
+from kube.errors import KubeError
 from lab import lifecycle, netns
 from lab.images import CLONE
 from lab.leftovers import what_is_left
@@ -71,7 +72,7 @@ def demo(where: Paths, *, keep: bool) -> int:
         if not keep:
             lifecycle.down(where)
             _show_nothing_left(where, teller)
-    except (LabError, TimeoutError, OSError, KeyboardInterrupt, ExceptionGroup) as error:
+    except (LabError, KubeError, TimeoutError, OSError, KeyboardInterrupt) as error:
         print(f"\ndemo: failed in step {teller.step}: {_words(error)}\nlogs: {where.logs}", file=sys.stderr)
         if keep:
             print("the lab is still up; python -m lab down ends it", file=sys.stderr)
@@ -89,8 +90,6 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_words(each) for each in error.exceptions)
     return str(error) or type(error).__name__
 
 

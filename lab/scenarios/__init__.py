@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from kube.errors import KubeError
 from lab import control, lifecycle
 from lab.paths import LabError, Paths
 from lab.scenarios import first_service, node_death
@@ -38,7 +39,10 @@ def run(where: Paths, scenario: str, *, runs: int, output: str) -> int:
     if runs < 1:
         raise LabError(f"--runs takes a number from 1, not {runs}")
     with _a_lab(where):
-        return asyncio.run(_run(where, scenario, runs, output))
+        try:
+            return asyncio.run(_run(where, scenario, runs, output))
+        except (KubeError, TimeoutError) as error:
+            raise LabError(f"{scenario}: {error}; logs are in {where.logs}") from error
 
 
 @contextlib.contextmanager

@@ -122,10 +122,7 @@ def a_capture(lab: Lab, file: Path) -> Iterator[Capture]:
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as tshark:
         try:
             capture = Capture(file)
-            deadline = time.monotonic() + DEADLINE_S
-            while not capture.frames():  # It captures once it has captured something: we ask for a machine that is not there.
-                assert time.monotonic() < deadline, "tshark captures nothing"
-                ask(lab, str(plan.network[9]))
+            catch_up(lab, capture)
             yield capture
         finally:
             tshark.terminate()
@@ -135,6 +132,14 @@ def ask(lab: Lab, address: str) -> None:
     """Make the client's kernel ask who has an address, whether it thinks it knows or not."""
     lab.run_on("client", "ip", "neigh", "flush", "to", address)
     lab.run_on("client", "curl", "--silent", "--max-time", "0.3", f"http://{address}/")
+
+
+def catch_up(lab: Lab, capture: Capture) -> None:
+    """Wait until the file has everything up to now: ask for a machine that is not there, until the question is in it."""
+    marker, since, deadline = str(lab.topology.network[9]), time.time(), time.monotonic() + DEADLINE_S
+    while not [frame for frame in capture.frames() if frame.target == marker and frame.at >= since]:
+        assert time.monotonic() < deadline, "tshark captures nothing"
+        ask(lab, marker)
 
 
 async def test_a_service_gets_an_address_that_answers_and_loses_it_when_deleted(lab: Lab) -> None:
@@ -191,6 +196,7 @@ async def test_frames_announce_answer_and_fall_silent(lab: Lab, tmp_path: Path) 
 
             unowned = str(stage.topology.network[250])
             ask(lab, unowned)
+            catch_up(lab, capture)
             assert [f for f in capture.frames() if f.target == unowned and f.operation == 1]  # It was asked for …
             assert capture.about(unowned) == []  # … and nobody spoke.
 
@@ -207,6 +213,7 @@ async def test_frames_announce_answer_and_fall_silent(lab: Lab, tmp_path: Path) 
             silent_since = time.time()
             for _ in range(3):
                 ask(lab, address)
+            catch_up(lab, capture)
             asked = [f for f in capture.frames() if f.target == address and f.sender == client and f.at > silent_since]
             assert len(asked) >= 2
             assert [f for f in capture.about(address) if f.at > silent_since] == []
