@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memberlist import lzw, packet, push_pull, streams, wire
@@ -34,6 +34,7 @@ from memberlist.messages import (
 )
 from memberlist.packet import Envelope
 
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # The machine is shared: time says nothing.
 KEY = bytes(range(32))
 VSN = bytes([1, 5, 2, 0, 0, 0])
 
@@ -86,13 +87,13 @@ def nonce() -> bytes:
 
 
 @given(in_packets)
-@settings(deadline=None)
+@UNTIMED
 def test_a_message_comes_back_from_its_bytes(message: Message) -> None:
     assert wire.decode(wire.encode(message)) == message
 
 
 @given(st.lists(in_packets, min_size=1, max_size=12), envelopes, st.booleans())
-@settings(deadline=None)
+@UNTIMED
 def test_messages_come_back_from_a_packet_in_order(messages: list[Message], envelope: Envelope, checksum: bool) -> None:  # noqa: FBT001  (drawn)
     data = packet.make_compound([wire.encode(message) for message in messages])
     opened = packet.open_packet(packet.seal_packet(data, envelope, nonce, checksum=checksum), envelope)
@@ -101,7 +102,7 @@ def test_messages_come_back_from_a_packet_in_order(messages: list[Message], enve
 
 
 @given(on_streams, envelopes, st.lists(st.integers(1, 400), max_size=10))
-@settings(deadline=None)
+@UNTIMED
 def test_a_message_comes_back_from_a_stream_however_it_is_cut(message: Message, envelope: Envelope, cuts: list[int]) -> None:
     data = streams.dial(streams.encode(message), envelope, nonce)
     reading = streams.StreamReader(envelope, from_dialer=True, bytes_max=1 << 20, nodes_max=100)
@@ -116,19 +117,19 @@ def test_a_message_comes_back_from_a_stream_however_it_is_cut(message: Message, 
 
 
 @given(st.binary(max_size=3000))
-@settings(deadline=None)
+@UNTIMED
 def test_compressed_data_comes_back(data: bytes) -> None:
     assert lzw.decompress(lzw.compress(data), limit=len(data)) == data
 
 
 @given(st.lists(st.sampled_from([b"A", b"AB", b"node", bytes(40)]), max_size=3000).map(b"".join))
-@settings(max_examples=20, deadline=None)
+@settings(UNTIMED, max_examples=20)
 def test_repetitive_data_comes_back(data: bytes) -> None:
     assert lzw.decompress(lzw.compress(data), limit=len(data)) == data
 
 
 @given(bytes_with_structure)
-@settings(max_examples=500, deadline=None)
+@settings(UNTIMED, max_examples=500)
 def test_any_bytes_decode_or_are_a_wire_error(data: bytes) -> None:
     with suppress(WireError):
         wire.decode(data)
@@ -143,7 +144,7 @@ def test_any_bytes_decode_or_are_a_wire_error(data: bytes) -> None:
 
 
 @given(st.lists(bytes_with_structure, max_size=20))
-@settings(deadline=None)
+@UNTIMED
 def test_no_bytes_from_the_network_break_a_member(datagrams: list[bytes]) -> None:
     core = Core(lan("me", "192.0.2.1"), 7946, keyring=None, chance=random.Random(1), nonces=nonce)  # noqa: S311  (repeatable)
     core.start(0.0)
@@ -206,7 +207,7 @@ def oracle(known: tuple[int, State] | None, statement: Gossip) -> tuple[int, Sta
 
 
 @given(st.lists(statements, max_size=30))
-@settings(deadline=None)
+@UNTIMED
 def test_the_table_follows_the_precedence_rules(heard: list[Gossip]) -> None:
     table = a_table()
     expected: dict[str, tuple[int, State] | None] = dict.fromkeys(NAMES)
@@ -219,7 +220,7 @@ def test_the_table_follows_the_precedence_rules(heard: list[Gossip]) -> None:
 
 
 @given(st.lists(statements, max_size=30))
-@settings(deadline=None)
+@UNTIMED
 def test_incarnations_never_fall(heard: list[Gossip]) -> None:
     table = a_table()
     highest = dict.fromkeys(NAMES, 0)
@@ -231,7 +232,7 @@ def test_incarnations_never_fall(heard: list[Gossip]) -> None:
 
 
 @given(st.lists(statements, max_size=30))
-@settings(deadline=None)
+@UNTIMED
 def test_hearing_everything_twice_is_hearing_it_once(heard: list[Gossip]) -> None:
     once, twice = a_table(), a_table()
     for statement in heard:
@@ -253,7 +254,7 @@ def settled(heard: list[Gossip]) -> dict[str, tuple[int, bool]]:
 
 
 @given(st.lists(statements, max_size=8), st.randoms(use_true_random=False))
-@settings(deadline=None)
+@UNTIMED
 def test_the_order_of_arrival_does_not_decide_who_lives(heard: list[Gossip], shuffler: random.Random) -> None:
     """Once the highest incarnation is known, all orders of the statements made under it end with the same members alive."""
     top = {name: max((s.incarnation for s in heard if s.node == name), default=1) for name in NAMES}
@@ -265,7 +266,7 @@ def test_the_order_of_arrival_does_not_decide_who_lives(heard: list[Gossip], shu
 
 
 @given(st.lists(st.tuples(st.sampled_from(["n1", "n2", "n3", "n4"]), st.integers(1, 60)), max_size=40), st.integers(60, 300))
-@settings(deadline=None)
+@UNTIMED
 def test_a_packet_is_never_overfilled_and_nothing_is_sent_too_often(statements: list[tuple[str, int]], limit: int) -> None:
     queue = BroadcastQueue(bytes_max=limit - 2)  # as the core does: what fits no packet would wait for ever
     sent: dict[bytes, int] = {}
