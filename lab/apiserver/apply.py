@@ -315,11 +315,13 @@ def read(resource: Resource, key: Key, data: bytes) -> Json:
         raise bad_request(f"error decoding YAML: {error}") from error
     if not isinstance(document, dict):
         raise bad_request("error decoding YAML: the patch is not an object")
-    kind, version = document.get("kind", ""), document.get("apiVersion", "")
+    kind, version = str(document.get("kind", "")), str(document.get("apiVersion", ""))
     if kind != resource.kind or version != resource.api_version:
         shown = f"/{version}" if version and "/" not in version else version or "/"
         raise bad_request(f"invalid object type: {shown}, Kind={kind}")
     metadata = document.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise bad_request("error decoding YAML: metadata is not an object")
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     name = metadata.get("name", "")

@@ -180,6 +180,12 @@ def check_kind(resource: Resource, document: Json, data: bytes) -> None:
 
     """
     kind, version = document.get("kind"), document.get("apiVersion")
+    metadata = document.get("metadata")
+    for value, wanted, name in ((kind, str, "kind"), (version, str, "apiVersion"), (metadata, dict, "metadata")):
+        if value is not None and not isinstance(value, wanted):
+            raise bad_request(
+                f"couldn't get version/kind; json parse error: {name} is not {'text' if wanted is str else 'an object'}"
+            )
     if resource.custom is not None:
         if not kind or not version:
             member = "Kind" if not kind else "apiVersion"
@@ -193,7 +199,7 @@ def check_kind(resource: Resource, document: Json, data: bytes) -> None:
                 f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
             )
         if kind != resource.kind:
-            name = (document.get("metadata") or {}).get("name", "")
+            name = (metadata or {}).get("name", "")
             cause = Cause("FieldValueInvalid", f'Invalid value: "{kind}": must be {resource.kind}', "kind")
             raise invalid(resource.group, kind, name, [cause])
         return

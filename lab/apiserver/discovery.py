@@ -199,7 +199,7 @@ _PACKAGES = {
 _SIMPLE: dict[str, Json] = {
     "string": {"type": "string"}, "int": {"type": "integer", "format": "int32"}, "bool": {"type": "boolean"}, "number": {"type": "number"},
     "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {"type": "object"},
-    "intstr": {"type": "string", "format": "int-or-string"},
+    "intstr": {"type": "string", "format": "int-or-string"}, "schema or bool": {"type": "object"},
 }  # fmt: skip
 
 

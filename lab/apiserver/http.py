@@ -577,11 +577,17 @@ class Server:
                 body, _ = codec.parse_json(data)
             except ValueError as error:
                 raise internal(f"couldn't get version/kind; json parse error: {error}") from error
+            if not isinstance(body, dict):
+                raise internal("couldn't get version/kind; json parse error: the body is not an object")
             kind = body.get("kind", "DeleteOptions")
             if kind != "DeleteOptions":
                 raise internal(
                     f'no kind "{kind}" is registered for version "{body.get("apiVersion")}" in scheme "pkg/runtime/scheme.go:100"'
                 )
+            try:
+                body = typed.decode(body, "DeleteOptions", [])
+            except typed.MismatchError as error:
+                raise internal(str(error)) from error
         call.dry_run = call.dry_run or body.get("dryRun") == ["All"]
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents")
@@ -643,6 +649,13 @@ class Server:
             document = msgspec.json.decode(data) if media.startswith(_JSON) or not media else protobuf.decode(data) or {}
         except msgspec.DecodeError as error:
             raise bad_request(f"couldn't get version/kind; json parse error: {error}") from error
+        kind = {"token": "AuthenticationTokenRequest", "binding": "Binding", "eviction": "Eviction"}[target.sub]
+        try:
+            document = typed.decode(document if isinstance(document, dict) else {"metadata": document}, kind, [])
+        except typed.MismatchError as error:
+            raise bad_request(
+                f"the object provided is unrecognized (must be of type {typed.go_name(kind)}): {error}"
+            ) from error
         if target.sub == "token":
             return _json_answer(reviews.token_request(self.api, self.tokens, key, document, self._clock()), status=201)
         if target.sub == "binding":

@@ -138,7 +138,10 @@ def strategic_patch(document: Json, patch: Json, type_name: str) -> Json:
         ApiError: 500 for an element without merge key or an unknown $patch, as the server answers.
 
     """
-    return _merge_map(document, patch, type_name)
+    try:
+        return _merge_map(document, patch, type_name)
+    except (TypeError, AttributeError) as error:  # A list where the type has a map, or the like.
+        raise bad_request(f"error decoding patch: a value has not the form of its field: {error}") from error
 
 
 def _child_type(owner: str, name: str) -> str:

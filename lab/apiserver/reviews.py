@@ -134,11 +134,13 @@ def scale(api: Api, resource: Resource, key: Key, verb: str, media: str, data: b
         wanted = patching.json_patch(now, body)
     else:
         wanted = patching.merge_patch(now, body)
+    if not all(isinstance(wanted.get(m) or {}, dict) for m in ("metadata", "spec")):
+        raise bad_request("the object provided is not a Scale: metadata and spec are objects")
     rv = (wanted.get("metadata") or {}).get("resourceVersion")
     if rv and rv != str(stored.rv):
         raise conflict(resource.group, resource.plural, key[1], MODIFIED)
     replicas = (wanted.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int) or replicas < 0:
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
         cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid("autoscaling", "Scale", key[1], [cause])
     patch = msgspec.json.encode({"spec": {"replicas": replicas}})

@@ -85,8 +85,9 @@ _QUANTITIES = {
     "ResourceRequirements.limits", "ResourceRequirements.requests", "NodeStatus.capacity", "NodeStatus.allocatable",
     "PodSpec.overhead", "EmptyDirVolumeSource.sizeLimit", "ResourceFieldSelector.divisor",
 }  # fmt: skip
-_MISSING_FIELDS = {  # Of 1.31, and gone from the newer models.
+_CORRECTIONS = {  # What the models say too loosely, or no longer.
     "ObjectReference": {"fieldPath": "string"},
+    "JSONSchemaProps": {"items": "JSONSchemaProps", "additionalProperties": "schema or bool"},
 }
 _PREFIXES = re.compile(r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|RbacV1)(?=[A-Z])")
 
@@ -113,7 +114,7 @@ def _load() -> dict[str, dict[str, FieldType]]:
     omit, keep, always = _OMIT_ZERO, _KEEP_EMPTY, _ALWAYS
     out: dict[str, dict[str, FieldType]] = {}
     for owner, fields in raw.items():
-        fields.update(_MISSING_FIELDS.get(owner, {}))
+        fields.update(_CORRECTIONS.get(owner, {}))
         table = out[owner] = {}
         for name, kind in fields.items():
             path, required, bare = f"{owner}.{name}", kind.startswith("!"), kind.removeprefix("!")
@@ -239,7 +240,7 @@ def _scalar(value: Any, kind: str, field: FieldType, owner: str, path: str) -> A
 
 
 def _zero(kind: str) -> Any:
-    if kind.startswith(("[]", "{}")) or kind in {"time", "any", "bytes"}:
+    if kind.startswith(("[]", "{}")) or kind in {"schema or bool", "time", "any", "bytes"}:
         return None
     simple = {"string": "", "int": 0, "bool": False, "number": 0, "intstr": 0}
     if kind in simple:
@@ -272,6 +273,10 @@ def _value(value: Any, kind: str, field: FieldType, owner: str, path: str, shown
             k: (_zero(inner) if v is None else _value(v, inner, field, owner, path, f"{shown}.{k}", unknown))
             for k, v in value.items()
         }
+    if kind == "schema or bool":
+        if isinstance(value, bool):
+            return value
+        kind = "JSONSchemaProps"
     if kind in TYPES:
         if not isinstance(value, dict):
             raise _refuse(value, owner, path, field, kind)
