@@ -14,10 +14,10 @@ from typing import Any, Final, Protocol
 
 from config.model import IPAddress, ServiceKey
 from controller import observe
-from controller.plan import Write
+from controller.outbox import Write
 from kube import objects
 from kube.client import KubeClient, PatchKind
-from kube.errors import Conflict, Forbidden, KubeError, NotFound, Unreachable
+from kube.errors import Conflict, Forbidden, KubeError, Malformed, NotFound, Unreachable
 from kube.resources import SERVICES, Resource
 
 CONCURRENT: Final = 32
@@ -25,6 +25,8 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 30.0
 LONGEST_PAUSE_AWAY_S: Final = 2.0
 """While nothing listens, asking costs the server nothing, and it should be found soon."""
+MAYBE: Final = (Unreachable, Malformed)
+"""After these nobody knows whether the write arrived."""
 CONFLICTS_IN_A_ROW_MAX: Final = 5
 """So often is a Service read again at once; then its writer waits, because somebody else writes all the time."""
 
@@ -38,8 +40,17 @@ class Source(Protocol):
     def next_write(self, key: ServiceKey) -> Write | None:
         """The latest write of a Service; None if there is nothing to write any more."""
 
+    def sent(self, write: Write) -> None:
+        """The write is on its way: from now on it may arrive."""
+
     def written(self, write: Write, version: str) -> None:
         """The write succeeded."""
+
+    def refused(self, write: Write) -> None:
+        """The write had no effect, for certain."""
+
+    def is_unresolved(self, key: ServiceKey) -> bool:
+        """Whether nobody knows if the last write of a Service arrived."""
 
     def reread(self, key: ServiceKey, service: objects.Service) -> bool:
         """The Service as it is now; true if the write still stands."""
@@ -125,18 +136,23 @@ class StatusWriter:
         for _ in range(CONFLICTS_IN_A_ROW_MAX):
             write = self._source.next_write(key)
             if write is None:
-                self._over(key)
+                await self._resolve(key)
                 return
+            self._source.sent(write)
             try:
                 version = await self._send(write)
             except Conflict as error:
+                self._source.refused(write)
                 if not await self._still_stands(write):
                     self._later(write, error)
                     return
             except NotFound:
+                self._source.refused(write)
                 self._over(key)  # The watch tells that it is gone, and the plan forgets it.
                 return
             except KubeError as error:
+                if not isinstance(error, MAYBE):
+                    self._source.refused(write)
                 pause_s = self._later(write, error)
                 if isinstance(error, Unreachable):
                     await self._client.pause(pause_s)
@@ -147,6 +163,19 @@ class StatusWriter:
                 return
         assert write is not None
         self._later(write, Conflict("somebody else changes the Service all the time"))
+
+    async def _resolve(self, key: ServiceKey) -> None:
+        """There is nothing to write. If the last write has no known result, others may wait for it: look what is there."""
+        if self._source.is_unresolved(key):
+            namespace, _, name = key.partition("/")
+            try:
+                self._source.reread(key, await self._client.get(SERVICES, name, namespace))
+            except NotFound:
+                pass  # The watch tells.
+            except KubeError as error:
+                self._retry(key, error)
+                return
+        self._over(key)
 
     async def _still_stands(self, write: Write) -> bool:
         """Read the Service again; true if the write may be tried at once on what is there now."""
@@ -177,8 +206,12 @@ class StatusWriter:
         return replaced.metadata.resource_version
 
     def _later(self, write: Write, error: KubeError) -> float:
-        """Plan another try; in how many seconds."""
-        key = write.service
+        """Plan another try and say so; in how many seconds."""
+        pause_s = self._retry(write.service, error)
+        self._source.failed(write, error, pause_s)
+        return pause_s
+
+    def _retry(self, key: ServiceKey, error: KubeError) -> float:
         trouble = self._trouble.setdefault(key, _Trouble(0, None, ""))
         if trouble.retry is not None:
             trouble.retry.cancel()
@@ -190,7 +223,6 @@ class StatusWriter:
         trouble.failures += 1
         trouble.error = error.message
         trouble.retry = asyncio.get_running_loop().call_later(pause_s, self.request, key)
-        self._source.failed(write, error, pause_s)
         return pause_s
 
     def _over(self, key: ServiceKey) -> None:

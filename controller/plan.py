@@ -2,7 +2,7 @@
 
 plan(world) decides everything from nothing; it is what a start does, and what tests compare with. Planner.handle decides
 what a change touches: Services that changed, and, when an address became free, those that wait, the oldest first. What it
-decided counts as done until the API server shows it or something else: our own writes are assumed until seen.
+decided counts as done until the API server shows it or something else (controller.outbox).
 
 The order is what keeps promises: first every Service that has an address is settled, the oldest first, so nobody takes
 what another one holds; only then those without one are served, the oldest first.
@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
 from controller.ipam.allocate import Allocation, Refusal, Request, allocate, assign, full
 from controller.ipam.ledger import Ledger
-from controller.reason import Reason
+from controller.outbox import Outbox, Write, is_later
+from controller.reason import Notice, Reason
 from controller.world import NOTHING, Family, FamilyPolicy, Recorded, Service, World, family_of, other_version
 
 
@@ -36,15 +36,6 @@ class Outcome(StrEnum):
     """It is no load balancer (any more) and has no address."""
     REFUSED = "refused"
     """It wants an address and has none, or keeps one although its request cannot be served."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """An Event on the Service."""
-
-    type: Literal["Normal", "Warning"]
-    reason: str
-    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,36 +71,6 @@ class Change:
     config: Config | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
-    """What has to be written to a Service on top of a version of it, and the Events to emit once that is done."""
-
-    service: ServiceKey
-    uid: str
-    version: str
-    before: Recorded
-    after: Recorded
-    achieved: tuple[Notice, ...] = ()
-
-
-@dataclass(slots=True)
-class _Assumption:
-    """A decision that the API server has not shown yet. Once written, `written` is the version it got, on top of `base`."""
-
-    uid: str
-    before: Recorded
-    after: Recorded
-    achieved: tuple[Notice, ...]
-    base: str = ""
-    written: str = ""
-
-    def overtaken_by(self, version: str) -> bool:
-        """Whether a version of the Service is the one we wrote, or a later one."""
-        if not self.written:
-            return False
-        return version == self.written or (version != self.base and _is_later(version, self.written))
-
-
 def plan(world: World) -> Mapping[ServiceKey, Decision]:
     """Decide everything from nothing. The reference for what Planner does step by step."""
     decisions = Planner(world.lb_class).handle(Change(services=world.services, config=world.config))
@@ -129,7 +90,7 @@ class Planner:
         self.decisions: dict[ServiceKey, Decision] = {}
         self.ledger = Ledger(Config())
         self._waiting: set[ServiceKey] = set()
-        self._assumed: dict[ServiceKey, _Assumption] = {}
+        self._outbox = Outbox()
 
     def handle(self, change: Change) -> list[Decision]:
         """Take in what is new, and decide what it touches. Before the first configuration nothing is decided."""
@@ -147,42 +108,73 @@ class Planner:
             return []
         return self._decide(service for service in change.services.values() if service is not None)
 
-    def written(self, write: Write, version: str) -> list[Decision]:
-        """Note that a write succeeded and got this version; decides again if the API has moved on from it meanwhile."""
-        assumption = self._assumed.get(write.service)
+    def pending(self, key: ServiceKey) -> Write | None:
+        """What is to be written to a Service now; None if nothing is, or if another Service has to be written first."""
+        service = self.services.get(key)
+        return None if service is None else self._outbox.pending(service)
+
+    def sent(self, write: Write) -> None:
+        """Note that a write is on its way."""
         service = self.services.get(write.service)
-        if assumption is None or service is None or assumption.after != write.after or assumption.uid != write.uid:
-            return []
-        assumption.base, assumption.written = write.version, version
-        return self._decide([service]) if assumption.overtaken_by(service.version) else []
+        if service is not None and service.uid == write.uid:
+            self._outbox.sent(write, service)
+
+    def written(self, write: Write, version: str) -> None:
+        """Note that a write succeeded and got this version."""
+        service = self.services.get(write.service)
+        if service is not None:
+            self._outbox.written(write, version, service)
+
+    def refused(self, write: Write) -> None:
+        """Note that a write had no effect, for certain."""
+        service = self.services.get(write.service)
+        if service is not None:
+            self._outbox.refused(write, service)
 
     def refresh(self, key: ServiceKey, version: str) -> list[Decision]:
-        """Note that a Service has a newer version that differs in nothing a decision reads; an older one is ignored."""
-        service = self.services.get(key)
-        if service is None or not _is_later(version, service.version):
-            return []
-        self.services[key] = service = replace(service, version=version)
-        assumption = self._assumed.get(key)
-        return self._decide([service]) if assumption is not None and assumption.overtaken_by(version) else []
+        """Note that a Service has a newer version that differs in nothing a decision reads; an older one is ignored.
 
-    def pending(self, key: ServiceKey) -> Write | None:
-        """What is still to be written to a Service, on top of what is known of it now."""
-        assumption, service = self._assumed.get(key), self.services.get(key)
-        if assumption is None or service is None or assumption.written or assumption.after == service.recorded:
-            return None
-        return Write(
-            service=key,
-            uid=service.uid,
-            version=service.version,
-            before=service.recorded,
-            after=assumption.after,
-            achieved=assumption.achieved,
-        )
+        Decides again if the newer version shows that what we had written is not there any more.
+        """
+        service = self.services.get(key)
+        if service is None or not is_later(version, service.version):
+            return []
+        before = self._outbox.believed(service)
+        self.services[key] = service = replace(service, version=version)
+        if key not in self.decisions or self.decisions[key].outcome is Outcome.IGNORED:
+            return []
+        if self._outbox.believed(service) != before:
+            return self._decide([service])
+        self._outbox.observed(service)
+        return []
+
+    def read_again(self, now: Service) -> bool:
+        """Take in a Service that was read after a conflict or a lost answer; false if it must be decided about first."""
+        known = self.services.get(now.key)
+        if known is None or replace(known, version="") != replace(now, version=""):
+            return False
+        self.refresh(now.key, now.version)
+        if self.services[now.key].version == now.version:
+            self._outbox.not_arrived(self.services[now.key])
+        return True
+
+    def is_blocked(self, key: ServiceKey) -> bool:
+        """Whether another Service still shows, or may show, an address that this one is to get."""
+        return self._outbox.is_blocked(key)
+
+    def is_unresolved(self, key: ServiceKey) -> bool:
+        """Whether a write of the Service was sent whose result is not known."""
+        return self._outbox.is_unresolved(key)
+
+    def take_unblocked(self) -> frozenset[ServiceKey]:
+        """Services whose write waited for that of another one, and can be done now; each is reported once."""
+        vanished = self._outbox.take_vanished()
+        return frozenset(holder for address, key in vanished for holder in self.ledger.holders_of(address) if holder != key)
 
     @property
     def unseen(self) -> tuple[ServiceKey, ...]:
-        """Services with a decision that the API server has not shown yet."""
-        return tuple(self._assumed)
+        """Services of which the API server has, or shall have, something else than was observed."""
+        return self._outbox.unseen
 
     @property
     def waiting(self) -> list[ServiceKey]:
@@ -202,13 +194,15 @@ class Planner:
             key: set(addresses) for key, addresses in decided.items()
         }
         assert all(len(held.get(key, ())) < 2 for key in self._waiting)
+        ours = (key for key, one in self.decisions.items() if one.outcome is not Outcome.IGNORED)
+        self._outbox.check_invariants(self.services[key] for key in ours)
 
     def _forget(self, key: ServiceKey) -> None:
         self.services.pop(key, None)
         self.decisions.pop(key, None)
-        self._assumed.pop(key, None)
         self._waiting.discard(key)
         self.ledger.release(key)
+        self._outbox.forget(key)
 
     def _decide(self, services: Iterable[Service]) -> list[Decision]:
         """Settle those that hold something, then serve those that do not; after that nothing free is wanted by anyone."""
@@ -234,36 +228,24 @@ class Planner:
         return [self._conclude(decision) for decision in made.values()]
 
     def _holders_first(self, service: Service) -> tuple[bool, tuple[str, ServiceKey]]:
-        return (not self._believed(service).addresses, service.age)
-
-    def _believed(self, service: Service) -> Recorded:
-        """What the Service says, or will say as soon as our write is seen."""
-        assumption = self._assumed.get(service.key)
-        if assumption is None:
-            return service.recorded
-        seen = service.recorded == assumption.after
-        somebody_else_wrote = service.recorded not in {assumption.before, assumption.after}
-        if seen or somebody_else_wrote or assumption.overtaken_by(service.version) or assumption.uid != service.uid:
-            del self._assumed[service.key]
-            return service.recorded
-        return assumption.after
+        return (not self._outbox.believed(service).addresses, service.age)
 
     def _conclude(self, decision: Decision) -> Decision:
-        """Remember the decision, and what it makes us assume."""
+        """Remember the decision, and what has to be written."""
         key, service = decision.service, self.services[decision.service]
         self.decisions[key] = decision
-        believed = self._believed(service)
         if decision.outcome is Outcome.IGNORED:
-            self._assumed.pop(key, None)
-        elif decision.recorded != believed:
-            self._assumed[key] = _Assumption(service.uid, service.recorded, decision.recorded, decision.achieved)
+            self._outbox.forget(key)
+        else:
+            self._outbox.wish(service, decision.recorded, decision.achieved)
+            self._outbox.observed(service)
         return decision
 
     def _settle(self, service: Service) -> Decision | tuple[Notice, ...]:
         """Decide about a Service that needs no new address; else what has to be said before it seeks one."""
         self._waiting.discard(service.key)
         assert self.config is not None
-        believed = self._believed(service)
+        believed = self._outbox.believed(service)
         if not self._is_ours(service, believed):
             self.ledger.release(service.key)
             return self._ignored(service)
@@ -433,16 +415,6 @@ class Planner:
             else (Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
         )
         return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=service.recorded)
-
-
-def _is_later(version: str, other: str) -> bool:
-    """Whether a resourceVersion is later than another one of the same object.
-
-    They are comparable numbers (KEP-5504; all API servers have always used such). Where they are not, any other is later.
-    """
-    if version.isdecimal() and other.isdecimal():
-        return int(version) > int(other)
-    return version != other
 
 
 def _age(service: Service) -> tuple[str, ServiceKey]:

@@ -1,11 +1,13 @@
-"""Why a Service has an address, or none. The values appear in /status, in lbctl explain and in the reference page.
+"""Why a Service has an address, or none, and what is said to its user. The values appear in /status, in lbctl explain and in the reference page.
 
 Pure values; the sentence with the facts of a case is the `detail` of a Decision or Refusal.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Reason(StrEnum):
@@ -41,3 +43,12 @@ class Reason(StrEnum):
     POOL_EXHAUSTED = "POOL_EXHAUSTED"
     NO_SUITABLE_POOL = "NO_SUITABLE_POOL"
     """No pool gives addresses of its family to it without being asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An Event on the Service."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str

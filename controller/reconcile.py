@@ -19,7 +19,9 @@ from config.problem import Problem, Severity
 from controller import observe
 from controller.apply import StatusWriter, reference
 from controller.metrics import Tally
-from controller.plan import Change, Decision, Notice, Outcome, Planner, Write
+from controller.outbox import Write
+from controller.plan import Change, Decision, Outcome, Planner
+from controller.reason import Notice
 from controller.world import Service
 from kube import objects
 from kube.client import KubeClient
@@ -120,6 +122,7 @@ class Reconciler:
             self._conclude(self.planner.refresh(key, version))
         for key in services.keys() - self.planner.services.keys():
             self._forget(key)
+        self._write_unblocked()
         self._anew = False
 
     def _configuration(self) -> Config | None:
@@ -168,6 +171,11 @@ class Reconciler:
                 self.writer.request(service.key)
             elif unfinished := self._unfinished.pop(service.key, None):
                 self._finish_unanswered(service, unfinished)
+
+    def _write_unblocked(self) -> None:
+        for key in self.planner.take_unblocked():
+            if self.planner.pending(key) is not None:
+                self.writer.request(key)
 
     def _say(self, service: Service, decision: Decision) -> None:
         """Emit what happened, and a complaint if it is a new one."""
@@ -245,6 +253,10 @@ class Reconciler:
             self._conclude(self.planner.refresh(key, document.metadata.resource_version))
         return self.planner.pending(key)
 
+    def sent(self, write: Write) -> None:
+        """A write is on its way."""
+        self.planner.sent(write)
+
     def written(self, write: Write, version: str) -> None:
         """Count and announce a write that succeeded."""
         self.tally.writes += 1
@@ -252,21 +264,35 @@ class Reconciler:
         service = self.planner.services.get(write.service)
         if service is not None and service.uid == write.uid:
             self._emit(service, write.achieved)
-        self._conclude(self.planner.written(write, version))
+        self.planner.written(write, version)
+        if self.planner.pending(write.service) is not None:
+            self.writer.request(write.service)
+        self._write_unblocked()
 
     def reread(self, key: ServiceKey, service: objects.Service) -> bool:
-        """Take in a Service that was read again after a conflict; true if the write still stands."""
-        known, now = self.planner.services.get(key), observe.service(service)
-        if known is None or not _same(known, now):
-            return False
-        self._conclude(self.planner.refresh(key, now.version))
-        return self.planner.pending(key) is not None
+        """Take in a Service that was read again; true if a write may be tried on what is there now."""
+        stands = self.planner.read_again(observe.service(service))
+        self._write_unblocked()
+        return stands
+
+    def is_unresolved(self, key: ServiceKey) -> bool:
+        """Whether nobody knows if the last write of a Service arrived."""
+        return self.planner.is_unresolved(key)
+
+    def refused(self, write: Write) -> None:
+        """A write had no effect, for certain."""
+        self.planner.refused(write)
+        self._write_unblocked()
 
     def failed(self, write: Write, error: KubeError, retry_in_s: float) -> None:
         """Count and log a write that failed."""
         self.tally.update_errors += 1
         self._unfinished[write.service] = write
         self._log.warning("status_write_failed", service=write.service, error=error.message, retry_in_s=round(retry_in_s, 2))
+
+    def _blocked(self) -> Mapping[str, Mapping[str, Any]]:
+        """Services that are not written before the old holder of their address is."""
+        return {key: {"state": "waiting for another Service"} for key in self.planner.unseen if self.planner.is_blocked(key)}
 
     def status(self) -> Mapping[str, Any]:
         """What /status shows: the world in short, the plan with its reasons, problems, and what is not written yet."""
@@ -315,7 +341,7 @@ class Reconciler:
                 }
                 for problem in self._compiled.problems
             ],
-            "pending_writes": self.writer.pending(),
+            "pending_writes": {**self._blocked(), **self.writer.pending()},
         }
 
 

@@ -12,7 +12,7 @@ import pytest
 from config.model import PoolName, ServiceKey
 from controller import observe
 from controller.apply import merge_patch, reference, replacement
-from controller.plan import Write
+from controller.outbox import Write
 from controller.reconcile import Reconciler, Stores
 from controller.world import Recorded
 from kube.client import KubeClient

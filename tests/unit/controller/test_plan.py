@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from config.model import Config, PoolName, ServiceKey
-from controller.plan import Change, Decision, Notice, Outcome, Planner, Write, plan
-from controller.reason import Reason
+from controller.outbox import Write
+from controller.plan import Change, Decision, Outcome, Planner, plan
+from controller.reason import Notice, Reason
 from controller.world import FamilyPolicy, Recorded, Service
 from tests.builders import a_config, a_pool, a_service, a_world, addresses
 
@@ -437,9 +438,16 @@ class TestAssumedUntilSeen:
         assert made.pending(self.KEY) is None
         assert made.unseen == ()
 
+    def done(self, made: Planner, version: str) -> None:
+        """The pending write is sent and succeeds."""
+        write = self.write(made)
+        made.sent(write)
+        made.written(write, version)
+        made.check_invariants()
+
     def test_between_the_answer_and_the_watch_there_is_nothing_to_write(self) -> None:
         made = planner(a_service())
-        assert made.written(self.write(made), "2") == []
+        self.done(made, "2")
         assert made.pending(self.KEY) is None
         assert made.unseen == (self.KEY,)
         change(made, seen(made, "web"))
@@ -453,14 +461,14 @@ class TestAssumedUntilSeen:
 
     def test_a_later_version_that_shows_the_old_state_again_is_believed(self) -> None:
         made = planner(a_service(version="10"))
-        made.written(self.write(made), "12")
+        self.done(made, "12")
         decision = change(made, a_service(version="13"))["web"]
         assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
         assert self.write(made).version == "13"
 
     def test_a_version_before_our_write_is_not_believed(self) -> None:
         made = planner(a_service(version="10"))
-        made.written(self.write(made), "12")
+        self.done(made, "12")
         decision = change(made, a_service(version="11", labels={"a": "b"}))["web"]
         assert decision.outcome is Outcome.KEPT
         assert made.pending(self.KEY) is None
@@ -468,9 +476,20 @@ class TestAssumedUntilSeen:
     def test_the_api_may_have_moved_on_before_the_answer_came(self) -> None:
         made = planner(a_service(version="10"))
         write = self.write(made)
+        made.sent(write)
         assert made.refresh(self.KEY, "13") == []
-        (decision,) = made.written(write, "12")
-        assert (decision.outcome, ips(decision)) == (Outcome.ASSIGNED, "10.0.0.0")
+        made.written(write, "12")
+        assert self.write(made).version == "13"
+
+    def test_our_own_write_may_be_seen_before_its_answer(self) -> None:
+        made = planner(a_service(version="10"))
+        write = self.write(made)
+        made.sent(write)
+        change(made, replace(a_service(version="11"), recorded=write.after))
+        made.written(write, "11")
+        made.check_invariants()
+        assert made.pending(self.KEY) is None
+        assert not made.unseen
 
     def test_a_newer_version_that_differs_in_nothing_is_what_the_write_goes_on(self) -> None:
         made = planner(a_service(version="10"))
@@ -481,26 +500,41 @@ class TestAssumedUntilSeen:
 
     def test_a_reverted_write_is_noticed_from_the_version_alone(self) -> None:
         made = planner(a_service(version="10"))
-        made.written(self.write(made), "12")
+        self.done(made, "12")
         (decision,) = made.refresh(self.KEY, "13")
         assert decision.outcome is Outcome.ASSIGNED
 
     def test_versions_that_are_no_numbers_are_later_when_they_differ(self) -> None:
         made = planner(a_service(version="a"))
-        made.written(self.write(made), "b")
+        self.done(made, "b")
         assert made.refresh(self.KEY, "a") == []
         assert change(made, a_service(version="a", labels={"x": "y"}))["web"].outcome is Outcome.KEPT
         assert change(made, a_service(version="c"))["web"].outcome is Outcome.ASSIGNED
 
-    def test_an_answer_to_an_older_write_is_ignored(self) -> None:
+    def test_after_an_answer_to_an_older_write_the_newer_one_goes_on_top(self) -> None:
         made = planner(a_service())
         write = self.write(made)
-        change(made, a_service(version="2", wants="10.0.0.2"))
-        assert self.write(made).after.addresses == addresses("10.0.0.2")
-        assert made.written(write, "3") == []
-        assert made.pending(self.KEY) is not None
+        made.sent(write)
+        change(made, a_service(labels={"a": "b"}, wants="10.0.0.2"))
+        made.written(write, "3")
+        newer = self.write(made)
+        assert (newer.version, newer.before, newer.after.addresses) == ("3", write.after, addresses("10.0.0.2"))
+
+    def test_answers_about_services_that_are_gone_are_ignored(self) -> None:
+        made = planner(a_service())
+        write = self.write(made)
+        made.sent(write)
+        change(made, a_service(uid="another", version="7"))
+        made.written(write, "6")
+        made.check_invariants()
+        assert self.write(made).uid == "another"
         change(made, gone="web")
-        assert made.written(write, "3") == []
+        made.sent(write)
+        made.written(write, "3")
+        made.refused(write)
+        assert not made.read_again(a_service())
+        assert not made.unseen
+        made.check_invariants()
 
     def test_a_service_deleted_and_created_again_starts_anew(self) -> None:
         made = planner(a_service(), a_service("b", created=1, holds="10.0.0.1", pool="default"))
@@ -513,6 +547,95 @@ class TestAssumedUntilSeen:
         decision = change(made, a_service(version="2", load_balancer=False))["web"]
         assert decision.outcome is Outcome.RELEASED
         assert made.pending(self.KEY) is None
+
+
+class TestHandingOver:
+    """An address is written to its new holder only after the old one's status has lost it."""
+
+    A, B = ServiceKey("default/a"), ServiceKey("default/b")
+
+    def handed_over(self) -> Planner:
+        made = planner(a_service("a", holds="10.0.0.0", pool="default"), a_service("b", created=1, wants="10.0.0.0"))
+        change(made, a_service("a", holds="10.0.0.0", pool="default", wants="10.0.0.3", version="2"))
+        return made
+
+    def done(self, made: Planner, key: ServiceKey, version: str) -> Write:
+        write = made.pending(key)
+        assert write is not None
+        made.sent(write)
+        made.written(write, version)
+        made.check_invariants()
+        return write
+
+    def test_the_new_holder_waits_for_the_write_of_the_old_one(self) -> None:
+        made = self.handed_over()
+        assert ips(made.decisions[self.B]) == "10.0.0.0"
+        assert made.pending(self.B) is None
+        assert made.is_blocked(self.B)
+        assert made.take_unblocked() == set()
+        assert self.done(made, self.A, "3").after.addresses == addresses("10.0.0.3")
+        assert made.take_unblocked() == {self.B}
+        assert made.pending(self.B) is not None
+
+    def test_it_need_not_wait_for_a_service_that_is_gone(self) -> None:
+        made = self.handed_over()
+        change(made, gone="a")
+        assert made.take_unblocked() == {self.B}
+        assert made.pending(self.B) is not None
+
+    def test_two_that_swap_addresses_are_cleared_first(self) -> None:
+        made = planner(a_service("a", holds="10.0.0.0", pool="default"), a_service("b", holds="10.0.0.1", pool="default"))
+        change(
+            made,
+            a_service("a", holds="10.0.0.0", pool="default", wants="10.0.0.1", version="2"),
+            a_service("b", holds="10.0.0.1", pool="default", wants="10.0.0.0", version="2"),
+        )
+        first = self.done(made, self.A, "3")
+        assert (first.clears_first, first.after, first.achieved) == (True, Recorded(), ())
+        assert made.take_unblocked() == {self.B}
+        second = self.done(made, self.B, "4")
+        assert (second.clears_first, second.after.addresses) == (False, addresses("10.0.0.0"))
+        assert made.take_unblocked() == {self.A}
+        third = self.done(made, self.A, "5")
+        assert (third.version, third.before, third.after.addresses) == ("3", Recorded(), addresses("10.0.0.1"))
+        assert third.achieved[0].reason == "IPAllocated"
+
+    def test_a_write_without_a_known_result_counts_as_shown_until_the_service_was_read(self) -> None:
+        config = a_config(a_pool("default", "10.0.0.0/32"))
+        made = planner(a_service("a"), a_service("b", created=1), config=config)
+        lost = made.pending(self.A)
+        assert lost is not None
+        made.sent(lost)
+        change(made, a_service("a", version="1", wants="10.0.0.9"))
+        assert ips(made.decisions[self.B]) == "10.0.0.0"
+        assert made.pending(self.B) is None
+        assert made.is_unresolved(self.A)
+        assert made.read_again(made.services[self.A])
+        assert not made.is_unresolved(self.A)
+        assert made.take_unblocked() == {self.B}
+        assert made.pending(self.B) is not None
+
+    def test_a_refused_write_is_not_shown(self) -> None:
+        made = planner(a_service("a"))
+        write = made.pending(self.A)
+        assert write is not None
+        made.sent(write)
+        made.refused(write)
+        assert not made.is_unresolved(self.A)
+        assert made.pending(self.A) == write
+
+    def test_a_lost_write_that_arrived_is_recognized_as_ours(self) -> None:
+        made = planner(a_service("a"))
+        lost = made.pending(self.A)
+        assert lost is not None
+        made.sent(lost)
+        change(made, a_service("a", wants="10.0.0.2"))
+        decision = change(made, replace(a_service("a", wants="10.0.0.2", version="2"), recorded=lost.after))["a"]
+        assert (decision.outcome, decision.happened, ips(decision)) == (Outcome.KEPT, (), "10.0.0.2")
+        write = made.pending(self.A)
+        assert write is not None
+        assert (write.before, write.achieved[0].reason) == (lost.after, "IPAllocated")
+        assert not made.is_unresolved(self.A)
 
 
 def test_a_full_plan_is_the_first_step_of_a_planner() -> None:
