@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LabError, TopologyError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # Whoever read what we print has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, NetlinkError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

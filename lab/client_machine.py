@@ -107,6 +107,7 @@ async def on_client(topology: Topology) -> AsyncIterator[ClientMachine]:
             assert process.stdin is not None
             process.stdin.close()
             await collecting
+            await process.wait()
     except BaseExceptionGroup as errors:  # The group is our business; what the body raised is its caller's.
         if len(errors.exceptions) > 1:
             raise

@@ -126,13 +126,13 @@ def _nginx(listen: int, location: str) -> Callable[[Sequence[str], Sequence[str]
 def nginx_configuration(here: Path, http: str, *, workers: int = 1) -> str:
     """A whole nginx.conf that writes nowhere but below `here` and logs to its standard output; `http` goes into that block."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = " ".join(f"{kind}_temp_path {here}/temporary/{kind};" for kind in kinds)
+    temporary = " ".join(f'{kind}_temp_path "{here}/temporary/{kind}";' for kind in kinds)
     return f"""
 daemon off;
 user root;
 worker_processes {workers};
-pid {here}/nginx.pid;
-lock_file {here}/nginx.lock;
+pid "{here}/nginx.pid";
+lock_file "{here}/nginx.lock";
 error_log stderr notice;
 events {{ worker_connections 1024; }}
 http {{

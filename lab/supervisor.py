@@ -306,8 +306,9 @@ class Supervisor:
         await netns.plug(self._topology, name)
         kubelet.power_on()
         self._proxies.forget(name)
-        await self._renew(client, name)
-        await self._post_status(client, self._topology.node(name))
+        with contextlib.suppress(KubeError):  # The heartbeat says it again until the API server has heard it.
+            await self._renew(client, name)
+            await self._post_status(client, self._topology.node(name))
         mirror.wake()
         log.info("node_restored", node=name)
         return {}
@@ -433,8 +434,9 @@ async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
     try:
         with paths.lock():
             await Supervisor(paths, plan).run(lambda: say("ready"))
-    except (LabError, KubeError, OSError, NetlinkError) as error:
-        log.exception("lab_failed", error=str(error))
-        say(f"the lab did not come up: {error}")
+    except (LabError, KubeError, OSError, NetlinkError, ExceptionGroup) as error:
+        cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        log.exception("lab_failed", error=str(cause))
+        say(f"the lab did not come up: {cause}")
         return 1
     return 0
