@@ -16,7 +16,7 @@ from lab import netns
 from lab.leftovers import what_is_left
 from tests.e2e.conftest import Lab, a_lab
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
 
 DEADLINE_S = 30.0
 APP = {"app": "web"}

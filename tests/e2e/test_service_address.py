@@ -25,7 +25,7 @@ from lab.leftovers import what_is_left
 from lab.scenarios.stage import NAMESPACE, SYSTEM, Stage, until, until_async
 from tests.e2e.conftest import Lab, a_lab
 
-pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
 
 T = TypeVar("T")
 DEADLINE_S = 60.0

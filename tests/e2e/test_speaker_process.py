@@ -25,7 +25,7 @@ import pytest
 from kube.resources import EVENTS, NODES
 from tests.speaker_cluster import NAMESPACE, Cluster, prepared
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+pytestmark = pytest.mark.needs("root")
 
 ROOT = Path(__file__).parents[2]
 ADDRESS = {"a": "127.0.0.1", "b": "127.0.0.2"}

@@ -32,5 +32,12 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "exec make test" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_no_test_is_skipped() -> None:
+    """Where a machine lacks something, a test fails and says how to get it (tests/conftest.py)."""
+    words = re.compile(r"pytest\.(?:mark\.)?(?:skip|xfail)|importorskip")
+    found = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py") if words.search(path.read_text())]
+    assert found == [str(Path(__file__).relative_to(ROOT))]
+
+
 def test_no_page_is_longer_than_the_architecture_allows() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200

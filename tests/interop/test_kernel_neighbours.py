@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -31,10 +30,7 @@ from speaker.layer2.responder import ANNOUNCE_GAP_S
 from speaker.layer2.sockets import FRAMES_PER_WAKE, ArpSocket
 from tests.wires import Lines
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-    pytest.mark.skipif(shutil.which("dumpcap") is None, reason="needs tshark (Debian package tshark)"),
-]
+pytestmark = pytest.mark.needs("root", "tshark")
 
 VIP = IPv4Address("198.18.0.10")
 OTHER = IPv4Address("198.18.0.11")

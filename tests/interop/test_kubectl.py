@@ -79,7 +79,7 @@ def minor() -> int:
     return int(json.loads(output)["clientVersion"]["minor"].rstrip("+"))
 
 
-@pytest.mark.skipif(KUBECTL is None, reason="kubectl is not installed")
+@pytest.mark.needs("kubectl")
 async def test_a_tour_with_kubectl(tmp_path: Path, minor: int) -> None:
     (tmp_path / "web.yaml").write_text(WEB, encoding="utf-8")
     async with running_server(tmp_path / "state") as server:

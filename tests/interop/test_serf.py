@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +19,7 @@ OTHER_KEY = bytes(range(32))
 OURS = ("ours-1", "ours-2", "ours-3")
 DELEGATE_VERSIONS = (2, 5, 4)  # serf's own protocol on top of memberlist's; it refuses members that do not speak it.
 
-pytestmark = pytest.mark.skipif(shutil.which("serf") is None, reason="needs Debian's package serf")
+pytestmark = pytest.mark.needs("serf")
 
 
 def free_port() -> int:

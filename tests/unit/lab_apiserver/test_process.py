@@ -125,7 +125,7 @@ def namespace() -> Iterator[str]:
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+@pytest.mark.needs("root")
 async def test_it_answers_inside_a_network_namespace_too(tmp_path: Path, namespace: str) -> None:
     async with process(tmp_path, "--listen-netns", f"{namespace}=127.0.0.1:6443") as server:
         code = "import ssl,urllib.request as u,sys;print(u.urlopen('https://127.0.0.1:6443/healthz',context=ssl.create_default_context(cafile=sys.argv[1])).read().decode())"
