@@ -34,11 +34,13 @@ from lab.apiserver import auth, bootstrap, tables
 from lab.apiserver.api import Api, make_stored
 from lab.apiserver.auth import Authorizer, Tokens
 from lab.apiserver.controllers import Controllers
+from lab.apiserver.handlers import Handlers
 from lab.apiserver.http import Server
 from lab.apiserver.pki import DNS_NAMES, Authority
 from lab.apiserver.resources import Registry
 from lab.apiserver.services import API_SERVICE_ADDRESS
 from lab.apiserver.store import Key, Store, Stored
+from lab.apiserver.streams import Streams
 from lab.apiserver.watching import Hub
 
 Json = dict[str, Any]
@@ -197,7 +199,8 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     controllers.work()
     token = _remembered(state / "token", secrets.token_hex(24))
     signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
-    server = Server(api, registry, hub, Authorizer(store), Tokens(signing, store, token), clock=auth.wall_clock, rng=rng)
+    handlers = Handlers(api, Authorizer(store), Tokens(signing, store, token), auth.wall_clock)
+    server = Server(registry, handlers, Streams(handlers, hub, rng), auth.wall_clock)
 
     host = f"[{first[0]}]" if ":" in first[0] else first[0]
     url = f"https://{'127.0.0.1' if first[0] == '0.0.0.0' else host}:{first[1]}"  # noqa: S104  # Compared, not bound.

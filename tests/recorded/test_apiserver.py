@@ -54,7 +54,9 @@ async def test_recorded_exchanges_agree_no_less_than_before(tmp_path: Path) -> N
         wrong = "\n".join(line for line in text.splitlines() if not line.startswith("same"))
         return f"{topic}: {same} agree, {FLOOR[topic][0]} did before\n{wrong}" if same < FLOOR[topic][0] else ""
 
-    slow_first = sorted(FLOOR, key=lambda t: t not in {"watches", "crd-lifecycle", "lists", "crd-objects", "webhookconfigurations"})
+    slow_first = sorted(
+        FLOOR, key=lambda t: t not in {"watches", "crd-lifecycle", "lists", "crd-objects", "webhookconfigurations"}
+    )
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(topic), name=topic) for topic in slow_first]
     assert not [t.result() for t in tasks if t.result()]

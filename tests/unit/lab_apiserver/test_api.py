@@ -309,6 +309,19 @@ async def test_a_service_account_may_do_what_its_role_says_and_nothing_else(serv
         assert (await robot.call("GET", SERVICES, watch="1"))[0] == 403
 
 
+async def test_a_rule_for_one_name_covers_lists_and_watches_of_that_name(server: Running, admin: Client) -> None:
+    token = await token_of(admin, "robot")
+    await grant(
+        admin, "robot", {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["mine"], "verbs": ["list", "watch"]}
+    )
+    async with client_of(server, token) as robot:
+        assert (await robot.call("GET", MAPS, fieldSelector="metadata.name=mine"))[0] == 200
+        assert (await robot.call("GET", MAPS, fieldSelector="metadata.name=other"))[0] == 403
+        assert (await robot.call("GET", MAPS))[0] == 403
+        async with robot.watch(MAPS, fieldSelector="metadata.name=mine", timeoutSeconds="1"):
+            pass
+
+
 async def test_a_token_dies_with_its_account_and_a_forged_one_never_lives(server: Running, admin: Client) -> None:
     token = await token_of(admin, "robot")
     await admin.must("DELETE", "/api/v1/namespaces/default/serviceaccounts/robot")

@@ -1,0 +1,419 @@
+"""The verbs as requests make them: options from the query, objects from bodies, answers in the form asked for.
+
+http.py has found out who asks for what; here the request is checked (allowed, well formed), carried out by api.py and
+answered. One function per verb, none per kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from lab.apiserver import admission, codec, protobuf, reviews, tables, typed
+from lab.apiserver.answers import JSON, JSON_TYPE, Answer, Format, Target, flag, include_of, integer, json_answer, version_of
+from lab.apiserver.api import Api, Call, DeleteOptions, decode_token, to_storage
+from lab.apiserver.auth import Attributes, Authorizer, Tokens, User
+from lab.apiserver.errors import (
+    ApiError,
+    Cause,
+    bad_request,
+    forbidden,
+    internal,
+    invalid,
+    invalid_value,
+    method_not_allowed,
+    too_large_version,
+    too_long,
+    unsupported,
+)
+from lab.apiserver.resources import Resource, stored_field
+from lab.apiserver.selectors import Requirement, Selector, parse_fields, parse_labels
+from lab.apiserver.store import Stored
+
+Json = dict[str, Any]
+FUTURE_WAIT_S = 3.0
+CREATED = frozenset({"token", "binding", "eviction", "exec", "attach", "portforward"})  # Subresources that take a POST.
+PATCH_TYPES = frozenset({
+    "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+})  # fmt: skip
+
+
+class Handlers:
+    """Carries out requests on resources."""
+
+    def __init__(self, api: Api, authorizer: Authorizer, tokens: Tokens, clock: Callable[[], float]) -> None:
+        self.api, self.authorizer, self.tokens = api, authorizer, tokens
+        self._clock = clock
+        self._webhooks = admission.Webhooks(api.store)
+
+    async def close(self) -> None:
+        """Close the connections to webhooks."""
+        await self._webhooks.close()
+
+    def require(self, user: User, verb: str, target: Target, query: Mapping[str, str]) -> None:
+        """Let the user pass, or raise 403. A selection of one name counts as that name, so resourceNames cover it."""
+        resource = target.resource
+        one = re.search(r"(?:^|,)metadata\.name==?([^,]+)", query.get("fieldSelector", ""))
+        name = target.name.removeprefix("=") or (one[1] if one else "")
+        namespace = target.namespace or ""
+        if resource.type_name == "Namespace" and target.name:
+            namespace = name
+        self.authorizer.require(user, Attributes(verb, resource.group, resource.plural, target.sub, namespace, name))
+
+    async def serve(self, request: web.BaseRequest, target: Target, form: Format, data: bytes, call: Call) -> Answer:
+        """The answer to a request that is no watch."""
+        resource, method = target.resource, request.method
+        if not target.name:
+            verb = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}.get(method, "")
+        else:
+            verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}.get(method, "")
+        allowed = verb in resource.verbs and not (verb == "create" and (bool(target.name) != (target.sub in CREATED)))
+        if verb == "create" and not target.name and resource.namespaced and target.namespace is None:
+            if resource.custom is not None:
+                return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
+            allowed = False
+        if target.sub in {"status", "scale"}:
+            allowed = verb in {"get", "update", "patch"}
+        if not allowed:
+            raise method_not_allowed()
+        self.require(call.user, verb, target, request.query)
+        call.manager = request.query.get("fieldManager") or _manager_of(request)
+        options = request.query
+        match verb:
+            case "list":
+                return await self._list(options, target, form)
+            case "get":
+                return await self._get(options, target, form, call)
+            case "deletecollection":
+                self._write_options(request, "DeleteOptions", call)
+                return self._delete_collection(options, target, form, data, call)
+            case "delete":
+                self._write_options(request, "DeleteOptions", call)
+                return await self._delete(options, target, form, data, call)
+        self._write_options(
+            request, {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}[verb], call
+        )
+        media = request.headers.get("Content-Type", "")
+        if resource.group in {"authentication.k8s.io", "authorization.k8s.io"}:
+            document = self._read(resource, data, media, call)
+            review = reviews.review(resource, document, call.user, self.authorizer, self.tokens, self._clock, self.api)
+            return json_answer(review, status=201)
+        if target.sub and target.sub != "status":
+            return await self._subresource(target, verb, media, data, form, call)
+        key = (target.namespace or "", target.name)
+        if verb == "create":
+            document = self._read(resource, data, media, call)
+            await self._webhooks.review("CREATE", resource, target.namespace or "", document, None, call)
+            document, _ = self.api.create(resource, target.namespace or "", document, call)
+            return self._object(resource, document, form, options, status=201)
+        if verb == "update":
+            document = self._read(resource, data, media, call)
+            before = self.api.store.get(resource.storage, key)
+            if before is not None:
+                await self._webhooks.review("UPDATE", resource, target.namespace or "", document, before, call, sub=target.sub)
+            document, created = self.api.update(resource, key, document, call, sub=target.sub)
+            return self._object(resource, document, form, options, status=201 if created else 200)
+        kind = media.partition(";")[0].strip()
+        if kind not in PATCH_TYPES:
+            raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+        call.force = flag(options, "force")
+        if kind == "application/apply-patch+yaml":
+            call.manager = options.get("fieldManager", "")
+            if not call.manager:
+                cause = Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
+                raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        if self._webhooks.interested(resource, ("CREATE", "UPDATE")):
+            await self._review_patch(target, key, kind, data, call)
+        document, created = self.api.patch(resource, key, kind, data, call, sub=target.sub)
+        return self._object(resource, document, form, options, status=201 if created else 200)
+
+    async def _review_patch(self, target: Target, key: tuple[str, str], kind: str, data: bytes, call: Call) -> None:
+        """Ask the webhooks about the outcome of a patch, made in a dry run."""
+        trial = Call(call.user, call.manager, dry_run=True, validation=call.validation, force=call.force)
+        document, created = self.api.patch(target.resource, key, kind, data, trial, sub=target.sub)
+        before = self.api.store.get(target.resource.storage, key)
+        operation = "CREATE" if created else "UPDATE"
+        await self._webhooks.review(operation, target.resource, key[0], document, before, call, sub=target.sub)
+
+    @staticmethod
+    def _write_options(request: web.BaseRequest, kind: str, call: Call) -> None:
+        """Check dryRun, fieldManager and fieldValidation."""
+        query, causes = request.query, []
+        dry = query.getall("dryRun", [])
+        if dry and dry != ["All"]:
+            shown = "[]string{" + ", ".join(f'"{d}"' for d in dry) + "}"
+            causes.append(Cause("FieldValueNotSupported", f'Unsupported value: {shown}: supported values: "All"', "dryRun"))
+        call.dry_run = dry == ["All"]
+        if len(query.get("fieldManager", "")) > 128:
+            causes.append(too_long("fieldManager", 128))
+        validation = query.get("fieldValidation", "")
+        if validation not in {"", "Ignore", "Strict", "Warn"}:
+            causes.append(unsupported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
+        call.validation = validation or "Warn"
+        if causes:
+            raise invalid("meta.k8s.io", kind, "", causes)
+
+    @staticmethod
+    def _read(resource: Resource, data: bytes, media: str, call: Call) -> Json:
+        """The normalized document of a body."""
+        faults: list[str] = []
+        document = codec.read_object(resource, data, media, faults)
+        unknown: list[str] = []
+        try:
+            document = codec.normalize(resource, document, unknown)
+        except typed.MismatchError as error:
+            raise codec.refuse_type(resource, error) from error
+        faults += unknown
+        if faults and call.validation == "Strict":
+            raise codec.refuse_unknown(resource, faults)
+        if call.validation == "Warn":
+            call.warn(faults)
+        return document
+
+    def _object(
+        self, resource: Resource, document: Json, form: Format, query: Mapping[str, str], *, status: int = 200
+    ) -> Answer:
+        if form is JSON or form.form == "json":
+            return Answer(status, codec.encode(document))
+        if form.form == "yaml":
+            return Answer(status, yaml.safe_dump(document).encode(), "application/yaml")
+        if form.form == "Table":
+            include = include_of(query)
+            shown = tables.table(
+                resource, [self.for_table(resource, document)], {"resourceVersion": document["metadata"].get("resourceVersion", "")},
+                include, form.version, tables.utc_now(),
+            )  # fmt: skip
+            return json_answer(shown, status=status)
+        return json_answer(tables.partial(document, form.version), status=status)
+
+    @staticmethod
+    def for_table(resource: Resource, document: Json) -> Json:
+        """Two views of one kind share the columns of the stored one."""
+        return to_storage(resource, document) if resource.store_as else document
+
+    async def _get(self, query: Mapping[str, str], target: Target, form: Format, call: Call) -> Answer:
+        resource, key = target.resource, (target.namespace or "", target.name)
+        await self._wait_for(query)
+        stored = self.api.find(resource, key)
+        if target.sub in {"log", "exec", "portforward", "attach"}:
+            raise self._no_kubelet(stored, target, query)
+        if target.sub == "scale":
+            return json_answer(reviews.scale_of(self.api.document(resource, stored)))
+        if form.form == "json":
+            return Answer(200, self.api.body(resource, stored))
+        return self._object(resource, self.api.document(resource, stored), form, query)
+
+    @staticmethod
+    def _no_kubelet(stored: Stored, target: Target, query: Mapping[str, str]) -> ApiError:
+        pod = msgspec.json.decode(stored.body)
+        container = query.get("container", "")
+        if container and container not in {c["name"] for c in pod["spec"]["containers"]}:
+            return bad_request(f"container {container} is not valid for pod {target.name}")
+        return ApiError(
+            404,
+            "NotFound",
+            f"the lab's nodes have no kubelet: pods/{target.sub} is not offered; see the logs directory of the lab",
+        )
+
+    async def _wait_for(self, query: Mapping[str, str]) -> None:
+        """A read at a version that is still to come waits a little, then is 504."""
+        text = query.get("resourceVersion", "")
+        if not text or text == "0":
+            return
+        wanted = version_of(text)
+        if wanted > self.api.store.rv:
+            await asyncio.sleep(FUTURE_WAIT_S)
+            if wanted > self.api.store.rv:
+                raise too_large_version(wanted, self.api.store.rv)
+
+    def selectors(self, query: Mapping[str, str], target: Target) -> tuple[Selector, Selector]:
+        """Label and field selectors of a query, checked against what selects here."""
+        resource = target.resource
+
+        def check(name: str) -> None:
+            if name in {"metadata.name", "metadata.namespace"} or name in resource.fields:
+                return
+            if resource.custom_fields:
+                raise bad_request(f"field label not supported: {name}")
+            raise bad_request(f'"{name}" is not a known field selector: only "metadata.name", "metadata.namespace"')
+
+        fields = parse_fields(query.get("fieldSelector", ""), check)
+        fields = tuple(Requirement(stored_field(f.key), f.operator, f.values) for f in fields)
+        if target.name.startswith("="):
+            fields = (*fields, Requirement("metadata.name", "=", frozenset({target.name[1:]})))
+        return parse_labels(query.get("labelSelector", "")), fields
+
+    async def _list(self, query: Mapping[str, str], target: Target, form: Format) -> Answer:
+        labels, fields = self.selectors(query, target)
+        limit, after, at = await self._list_options(query)
+        resource = target.resource
+        page = self.api.list(resource, target.namespace, labels, fields, limit=limit, after=after, at=at)
+        metadata: Json = {"resourceVersion": str(page.rv)}
+        if page.token:
+            metadata["continue"] = page.token
+            if page.remaining is not None:
+                metadata["remainingItemCount"] = page.remaining
+        if form.form == "json":
+            return Answer(200, self._list_body(resource, page.items, metadata))
+        documents = [self.api.document(resource, s) for s in page.items]
+        if form.form == "Table":
+            shown = [self.for_table(resource, d) for d in documents]
+            return json_answer(tables.table(resource, shown, metadata, include_of(query), form.version, tables.utc_now()))
+        if form.form == "yaml":
+            whole = {"kind": resource.list_name, "apiVersion": resource.api_version, "metadata": metadata, "items": documents}
+            return Answer(200, yaml.safe_dump(whole).encode(), "application/yaml")
+        items = [tables.partial(d, form.version) for d in documents]
+        kind = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{form.version}"}
+        return json_answer({**kind, "metadata": metadata, "items": items})
+
+    def _list_body(self, resource: Resource, items: list[Stored], metadata: Json) -> bytes:
+        """The bytes of a list: those of its objects, joined."""
+        if resource.custom is not None:
+            metadata = {"continue": "", **metadata}
+        head = (
+            f'{{"kind":"{resource.list_name}","apiVersion":"{resource.api_version}","metadata":'.encode()
+            + msgspec.json.encode(metadata)
+        )
+        bodies = [self.api.body(resource, s) for s in items]
+        if resource.custom is None:
+            skip = len(resource.prefix)
+            bodies = [b"{" + b[skip:] for b in bodies]
+        return head + b',"items":[' + b",".join(bodies) + b"]}"
+
+    async def _list_options(self, query: Mapping[str, str]) -> tuple[int, Any, int | None]:
+        limit = integer(query.get("limit", "0"))
+        match = query.get("resourceVersionMatch", "")
+        text, token = query.get("resourceVersion", ""), query.get("continue", "")
+        causes: list[Cause] = []
+        if match:
+            if not text:
+                causes.append(
+                    forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
+                )
+            elif match not in {"Exact", "NotOlderThan"}:
+                causes.append(unsupported("resourceVersionMatch", match, ("Exact", "NotOlderThan", "")))
+            elif match == "Exact" and text == "0":
+                causes.append(
+                    forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+                )
+        if "sendInitialEvents" in query:
+            causes.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+        if causes:
+            raise invalid("meta.k8s.io", "ListOptions", "", causes)
+        if token:
+            if text and text != "0":
+                raise bad_request("specifying resource version is not allowed when using continue")
+            return max(limit, 0), decode_token(token), None
+        if match == "Exact":
+            at = version_of(text)
+            if at > self.api.store.rv:
+                raise internal("etcdserver: mvcc: required revision is a future revision")
+            return max(limit, 0), None, at
+        await self._wait_for(query)
+        return max(limit, 0), None, None
+
+    # Deletes
+
+    @staticmethod
+    def _delete_options(query: Mapping[str, str], data: bytes, call: Call) -> DeleteOptions:
+        body: Json = {}
+        if data.strip():
+            try:
+                body, _ = codec.parse_json(data)
+            except ValueError as error:
+                raise internal(f"couldn't get version/kind; json parse error: {error}") from error
+            if not isinstance(body, dict):
+                raise internal("couldn't get version/kind; json parse error: the body is not an object")
+            kind = body.get("kind", "DeleteOptions")
+            if kind != "DeleteOptions":
+                raise internal(
+                    f'no kind "{kind}" is registered for version "{body.get("apiVersion")}" in scheme "pkg/runtime/scheme.go:100"'
+                )
+            try:
+                body = typed.decode(body, "DeleteOptions", [])
+            except typed.MismatchError as error:
+                raise internal(str(error)) from error
+        call.dry_run = call.dry_run or body.get("dryRun") == ["All"]
+        policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
+        orphan = body.get("orphanDependents")
+        causes = []
+        if policy and orphan is not None:
+            causes.append(
+                invalid_value("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
+            )
+        elif policy not in {"", "Foreground", "Background", "Orphan"}:
+            causes.append(unsupported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil")))
+        if causes:
+            raise invalid("meta.k8s.io", "DeleteOptions", "", causes)
+        if orphan:
+            policy = "Orphan"
+        grace = body.get("gracePeriodSeconds")
+        if grace is None and "gracePeriodSeconds" in query:
+            grace = integer(query["gracePeriodSeconds"])
+        conditions = body.get("preconditions") or {}
+        return DeleteOptions(grace, policy, conditions.get("uid") or "", conditions.get("resourceVersion") or "")
+
+    async def _delete(self, query: Mapping[str, str], target: Target, form: Format, data: bytes, call: Call) -> Answer:
+        resource, key = target.resource, (target.namespace or "", target.name)
+        if target.sub:
+            raise method_not_allowed()
+        options = self._delete_options(query, data, call)
+        before = self.api.store.get(resource.storage, key)
+        if before is not None:
+            await self._webhooks.review("DELETE", resource, key[0], None, before, call)
+        document, gone = self.api.delete(resource, key, options, call)
+        if not gone or resource.returns_deleted:
+            return self._object(resource, document, form, query)
+        details: Json = {"name": key[1]}
+        if resource.group:
+            details["group"] = resource.group
+        details |= {"kind": resource.plural, "uid": document["metadata"]["uid"]}
+        return json_answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+
+    def _delete_collection(self, query: Mapping[str, str], target: Target, form: Format, data: bytes, call: Call) -> Answer:
+        options = self._delete_options(query, data, call)
+        labels, fields = self.selectors(query, target)
+        page = self.api.list(target.resource, target.namespace, labels, fields)
+        for stored in page.items:
+            self.api.delete(target.resource, stored.key, options, call)
+        metadata = {"resourceVersion": str(page.rv)}
+        return Answer(200, self._list_body(target.resource, page.items, metadata))
+
+    async def _subresource(self, target: Target, verb: str, media: str, data: bytes, form: Format, call: Call) -> Answer:
+        """finalize, scale, token, binding, eviction."""
+        resource, key = target.resource, (target.namespace or "", target.name)
+        if target.sub in {"log", "exec", "portforward", "attach"}:
+            raise self._no_kubelet(self.api.find(resource, key), target, {})
+        if target.sub == "finalize":
+            document = self._read(resource, data, media, call)
+            finalizers = document["spec"].get("finalizers")
+            return self._object(resource, reviews.finalize(self.api, resource, key, finalizers), form, {})
+        if target.sub == "scale":
+            return json_answer(reviews.scale(self.api, resource, key, verb, media.partition(";")[0], data, call))
+        try:
+            document = msgspec.json.decode(data) if media.startswith(JSON_TYPE) or not media else protobuf.decode(data) or {}
+        except msgspec.DecodeError as error:
+            raise bad_request(f"couldn't get version/kind; json parse error: {error}") from error
+        kind = {"token": "AuthenticationTokenRequest", "binding": "Binding", "eviction": "Eviction"}[target.sub]
+        try:
+            document = typed.decode(document if isinstance(document, dict) else {"metadata": document}, kind, [])
+        except typed.MismatchError as error:
+            raise bad_request(
+                f"the object provided is unrecognized (must be of type {typed.go_name(kind)}): {error}"
+            ) from error
+        if target.sub == "token":
+            return json_answer(reviews.token_request(self.api, self.tokens, key, document, self._clock()), status=201)
+        if target.sub == "binding":
+            return json_answer(reviews.bind(self.api, resource, key, document), status=201)
+        return json_answer(reviews.evict(self.api, resource, key, document, call), status=201)
+
+
+def _manager_of(request: web.BaseRequest) -> str:
+    return request.headers.get("User-Agent", "unknown").partition("/")[0][:128]
