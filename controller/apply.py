@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from config.model import IPAddress, ServiceKey
+from config.kinds import GROUP
+from config.model import IPAddress, ObjectRef, ServiceKey
 from controller import observe
 from controller.outbox import Write
+from controller.world import Service
 from kube import objects
 from kube.client import KubeClient, PatchKind
 from kube.errors import Conflict, Forbidden, KubeError, Malformed, NotFound, Unreachable
+from kube.events import EventType
 from kube.resources import SERVICES, Resource
 
 CONCURRENT: Final = 32
@@ -32,6 +35,13 @@ CONFLICTS_IN_A_ROW_MAX: Final = 5
 
 WHOLE_SERVICES: Final = Resource("", "v1", "services", "Service", objects.RawObject)
 """Services with every member, for servers that only let us replace them."""
+
+
+class Recorder(Protocol):
+    """Where Events go."""
+
+    def emit(self, regarding: objects.ObjectReference, type_: EventType, reason: str, note: str) -> None:
+        """Write an Event soon; never blocks."""
 
 
 class Source(Protocol):
@@ -52,7 +62,7 @@ class Source(Protocol):
     def is_unresolved(self, key: ServiceKey) -> bool:
         """Whether nobody knows if the last write of a Service arrived."""
 
-    def reread(self, key: ServiceKey, service: objects.Service) -> bool:
+    def reread(self, service: Service) -> bool:
         """The Service as it is now; true if the write still stands."""
 
     def failed(self, write: Write, error: KubeError, retry_in_s: float) -> None:
@@ -169,7 +179,7 @@ class StatusWriter:
         if self._source.is_unresolved(key):
             namespace, _, name = key.partition("/")
             try:
-                self._source.reread(key, await self._client.get(SERVICES, name, namespace))
+                self._source.reread(observe.service(await self._client.get(SERVICES, name, namespace)))
             except NotFound:
                 pass  # The watch tells.
             except KubeError as error:
@@ -181,7 +191,7 @@ class StatusWriter:
         """Read the Service again; true if the write may be tried at once on what is there now."""
         namespace, _, name = write.service.partition("/")
         try:
-            return self._source.reread(write.service, await self._client.get(SERVICES, name, namespace))
+            return self._source.reread(observe.service(await self._client.get(SERVICES, name, namespace)))
         except KubeError:
             return False
 
@@ -266,4 +276,16 @@ def reference(service: ServiceKey, uid: str, version: str) -> objects.ObjectRefe
     namespace, _, name = service.partition("/")
     return objects.ObjectReference(
         api_version="v1", kind="Service", namespace=namespace, name=name, uid=uid, resource_version=version
+    )
+
+
+def configuration_reference(ref: ObjectRef, raw: objects.RawObject) -> objects.ObjectReference:
+    """What an Event about a configuration object points at."""
+    return objects.ObjectReference(
+        api_version=f"{GROUP}/v1beta1",
+        kind=ref.kind,
+        namespace=ref.namespace,
+        name=ref.name,
+        uid=raw.metadata.uid,
+        resource_version=raw.metadata.resource_version,
     )

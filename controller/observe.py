@@ -6,15 +6,19 @@ text of the problem is part of the value, and the plan says it to the user.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any, Final
 
-from config.model import IPAddress, PoolName, ServiceKey
+from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
 from config.values import TextError, parse_address
 from controller.world import FamilyPolicy, Recorded, Service, family_of
 from kube import objects
+from kube.objects import ObjectKey
+from kube.store import Store
 
 PREFIX: Final = "metallb.io/"
 DEPRECATED_PREFIX: Final = "metallb.universe.tf/"
@@ -28,6 +32,38 @@ INPUTS: Final = tuple(
 )
 PLAIN_MODES: Final = frozenset({"", "VIP"})
 """The API server writes VIP where ipMode is absent (Kubernetes 1.30): both mean the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the reflectors fill, and the event they set."""
+
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    services: Store[objects.Service] = field(default_factory=Store)
+    pools: Store[objects.RawObject] = field(default_factory=Store)
+    l2_advertisements: Store[objects.RawObject] = field(default_factory=Store)
+    namespaces: Store[objects.Namespace] = field(default_factory=Store)
+
+    @property
+    def unsynced(self) -> list[str]:
+        """The kinds whose first complete list has not come yet."""
+        kinds: dict[str, Store[Any]] = {
+            "Service": self.services,
+            "IPAddressPool": self.pools,
+            "L2Advertisement": self.l2_advertisements,
+            "Namespace": self.namespaces,
+        }
+        return [kind for kind, store in kinds.items() if not store.synced]
+
+    def service(self, key: str) -> Service | None:
+        """A Service as decisions see it; None if it is gone."""
+        document = self.services.get(ObjectKey(key))
+        return None if document is None else service(document)
+
+    def configuration_object(self, ref: ObjectRef) -> objects.RawObject | None:
+        """A configuration object as it came."""
+        store = self.pools if ref.kind == "IPAddressPool" else self.l2_advertisements
+        return store.get(ObjectKey(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name))
 
 
 def service_fingerprint(service: objects.Service) -> object:

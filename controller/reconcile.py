@@ -7,79 +7,33 @@ Nothing is decided before every reflector has its first complete list. It owns t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
 from config.compile import Compiled, compile_config
-from config.kinds import GROUP
 from config.model import Config, ObjectRef, ServiceKey
 from config.problem import Problem, Severity
 from controller import observe
-from controller.apply import StatusWriter, reference
+from controller.apply import Recorder, StatusWriter, configuration_reference, reference
 from controller.metrics import Tally
+from controller.observe import Stores
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner
 from controller.reason import Notice
 from controller.world import Service
-from kube import objects
 from kube.client import KubeClient
 from kube.errors import KubeError
-from kube.events import EventType
-from kube.objects import ObjectKey
-from kube.store import Store
+from telemetry.log import Logger
 
 SAID_CONFIGURATION: Final = "failed to parse the configuration"
 """Operators and tests look for this text in the log."""
 
 
-class Recorder(Protocol):
-    """Where Events go."""
-
-    def emit(self, regarding: objects.ObjectReference, type_: EventType, reason: str, note: str) -> None:
-        """Write an Event soon; never blocks."""
-
-
-class Log(Protocol):
-    """What this module needs of a logger: an event name and facts."""
-
-    def info(self, event: str, **facts: object) -> object:
-        """Say what happened."""
-
-    def warning(self, event: str, **facts: object) -> object:
-        """Say what an operator may have to mend."""
-
-    def error(self, event: str, **facts: object) -> object:
-        """Say what an operator must mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What the reflectors fill, and the event they set."""
-
-    dirty: asyncio.Event = field(default_factory=asyncio.Event)
-    services: Store[objects.Service] = field(default_factory=Store)
-    pools: Store[objects.RawObject] = field(default_factory=Store)
-    l2_advertisements: Store[objects.RawObject] = field(default_factory=Store)
-    namespaces: Store[objects.Namespace] = field(default_factory=Store)
-
-    @property
-    def unsynced(self) -> list[str]:
-        """The kinds whose first complete list has not come yet."""
-        kinds: dict[str, Store[Any]] = {
-            "Service": self.services,
-            "IPAddressPool": self.pools,
-            "L2Advertisement": self.l2_advertisements,
-            "Namespace": self.namespaces,
-        }
-        return [kind for kind, store in kinds.items() if not store.synced]
-
-
 class Reconciler:
     """Keeps the statuses of Services as the plan wants them. Implements controller.apply.Source for its writer."""
 
-    def __init__(self, client: KubeClient, stores: Stores, recorder: Recorder, log: Log, *, lb_class: str = "") -> None:
+    def __init__(self, client: KubeClient, stores: Stores, recorder: Recorder, log: Logger, *, lb_class: str = "") -> None:
         self.tally = Tally()
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
@@ -111,12 +65,11 @@ class Reconciler:
             self._ready = True
             self._log.info("caches_filled", services=len(self._stores.services), pools=len(self._stores.pools))
         config = self._configuration()
-        changed = self._stores.services.take_changed()
+        changed: frozenset[str] = self._stores.services.take_changed()
         if self._anew:
-            changed |= self._stores.services.snapshot().keys()
-            changed |= {ObjectKey(key) for key in self.planner.services}
+            changed |= self._stores.services.snapshot().keys() | self.planner.services.keys()
         moved = self._moved_on(changed)
-        services = {ServiceKey(key): self._service(key) for key in changed}
+        services = {ServiceKey(key): self._stores.service(key) for key in changed}
         self._conclude(self.planner.handle(Change(services=services, config=config)))
         for key, version in moved.items():
             self._conclude(self.planner.refresh(key, version))
@@ -149,17 +102,13 @@ class Reconciler:
         self._log.info("configuration_loaded", pools=sorted(config.pools), broken_pools=sorted(config.broken_pools))
         return config
 
-    def _service(self, key: ObjectKey) -> Service | None:
-        document = self._stores.services.get(key)
-        return None if document is None else observe.service(document)
-
-    def _moved_on(self, changed: frozenset[ObjectKey]) -> dict[ServiceKey, str]:
+    def _moved_on(self, changed: frozenset[str]) -> dict[ServiceKey, str]:
         """Versions of Services with an unseen write that changed in nothing that matters."""
         moved: dict[ServiceKey, str] = {}
         for key in self.planner.unseen:
-            document = self._stores.services.get(ObjectKey(key))
-            if document is not None and ObjectKey(key) not in changed:
-                moved[key] = document.metadata.resource_version
+            seen = self._stores.service(key)
+            if seen is not None and key not in changed:
+                moved[key] = seen.version
         return moved
 
     def _conclude(self, decisions: Iterable[Decision]) -> None:
@@ -186,21 +135,22 @@ class Reconciler:
         elif decision.complaint != before:
             self._complaints[service.key] = decision.complaint
             self._emit(service, (decision.complaint,))
+        self._log_change(service, decision, before)
+        if service.sharing_key and decision.outcome is not Outcome.IGNORED and service.key not in self._noted_sharing:
+            self._noted_sharing.add(service.key)
+            self._log.warning("option_not_in_effect", service=service.key, option=observe.PREFIX + observe.ALLOW_SHARED_IP)
+
+    def _log_change(self, service: Service, decision: Decision, before: Notice | None) -> None:
+        """Log what became of the Service, if that is something else than before."""
         facts: dict[str, object] = {"service": service.key, "reason": decision.reason.value, "detail": decision.detail}
+        lost = [str(address) for address in service.recorded.addresses if address not in decision.recorded.addresses]
+        if lost and decision.outcome is not Outcome.IGNORED:
+            self._log.info("address_released", ips=lost, **facts)
         if decision.complaint is not None and decision.complaint != before:
             self._log.warning("address_refused", **facts)
         elif decision.outcome is Outcome.ASSIGNED:
             ips = [str(address) for address in decision.recorded.addresses]
             self._log.info("address_assigned", ips=ips, pool=decision.recorded.pool, **facts)
-        elif (
-            decision.outcome in {Outcome.RELEASED, Outcome.REFUSED}
-            and service.recorded.addresses
-            and not decision.recorded.addresses
-        ):
-            self._log.info("address_released", ips=[str(address) for address in service.recorded.addresses], **facts)
-        if service.sharing_key and decision.outcome is not Outcome.IGNORED and service.key not in self._noted_sharing:
-            self._noted_sharing.add(service.key)
-            self._log.warning("option_not_in_effect", service=service.key, option=observe.PREFIX + observe.ALLOW_SHARED_IP)
 
     def _emit(self, service: Service, notices: Iterable[Notice]) -> None:
         regarding = reference(service.key, service.uid, service.version)
@@ -227,30 +177,22 @@ class Reconciler:
                 continue
             text = "; ".join(_problem_text(problem) for problem in problems)
             self._log.error(SAID_CONFIGURATION, object=str(ref), error=text)
-            raw = (self._stores.pools if ref.kind == "IPAddressPool" else self._stores.l2_advertisements).get(_key(ref))
+            raw = self._stores.configuration_object(ref)
             if raw is not None:
-                regarding = objects.ObjectReference(
-                    api_version=f"{GROUP}/v1beta1",
-                    kind=ref.kind,
-                    namespace=ref.namespace,
-                    name=ref.name,
-                    uid=raw.metadata.uid,
-                    resource_version=raw.metadata.resource_version,
-                )
-                self._recorder.emit(regarding, "Warning", "ConfigurationInvalid", text)
+                self._recorder.emit(configuration_reference(ref, raw), "Warning", "ConfigurationInvalid", text)
         for ref in self._problems.keys() - found.keys():
             self._log.info("configuration_repaired", object=str(ref))
         self._problems = found
 
     def next_write(self, key: ServiceKey) -> Write | None:
         """What is to be written to a Service now, on top of the latest version that says the same."""
-        document, known = self._stores.services.get(ObjectKey(key)), self.planner.services.get(key)
-        if document is None or known is None:
+        seen, known = self._stores.service(key), self.planner.services.get(key)
+        if seen is None or known is None:
             return None
-        if document.metadata.resource_version != known.version:
-            if not _same(observe.service(document), known):
+        if seen.version != known.version:
+            if not _same(seen, known):
                 return None  # The loop is about to decide again, and then asks for the write that follows from it.
-            self._conclude(self.planner.refresh(key, document.metadata.resource_version))
+            self._conclude(self.planner.refresh(key, seen.version))
         return self.planner.pending(key)
 
     def sent(self, write: Write) -> None:
@@ -269,9 +211,9 @@ class Reconciler:
             self.writer.request(write.service)
         self._write_unblocked()
 
-    def reread(self, key: ServiceKey, service: objects.Service) -> bool:
+    def reread(self, service: Service) -> bool:
         """Take in a Service that was read again; true if a write may be tried on what is there now."""
-        stands = self.planner.read_again(observe.service(service))
+        stands = self.planner.read_again(service)
         self._write_unblocked()
         return stands
 
@@ -353,7 +295,3 @@ def _same(one: Service, other: Service) -> bool:
 def _problem_text(problem: Problem) -> str:
     text = f"{problem.path}: {problem.message}" if problem.path else problem.message
     return f"{text} ({problem.remedy})" if problem.severity is Severity.ERROR else text
-
-
-def _key(ref: ObjectRef) -> ObjectKey:
-    return ObjectKey(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name)

@@ -17,7 +17,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from controller import memberlist_secret, observe
 from controller.metrics import Metrics
-from controller.reconcile import Reconciler, Stores
+from controller.observe import Stores
+from controller.reconcile import Reconciler
 from controller.settings import Settings
 from kube.auth import Credentials
 from kube.client import KubeClient

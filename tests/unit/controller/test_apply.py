@@ -12,8 +12,9 @@ import pytest
 from config.model import PoolName, ServiceKey
 from controller import observe
 from controller.apply import merge_patch, reference, replacement
+from controller.observe import Stores
 from controller.outbox import Write
-from controller.reconcile import Reconciler, Stores
+from controller.reconcile import Reconciler
 from controller.world import Recorded
 from kube.client import KubeClient
 from kube.objects import ObjectReference, RawObject, Service
@@ -80,10 +81,10 @@ class Heard:
     def emit(self, regarding: ObjectReference, type_: str, reason: str, note: str) -> None:
         self.events.append((regarding.name, reason))
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.lines.append(event)
 
-    warning = error = info
+    debug = warning = error = info
 
 
 @asynccontextmanager
