@@ -78,6 +78,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         assert process.stdout is not None
         said = process.stdout.readline().decode().strip()
     if said != "ready":
+        with contextlib.suppress(LabError), where.lock():  # It may have been killed before it could clear up.
+            leftovers.clear(where, topology.lab_id(where.root))
         raise LabError(said or f"the lab did not come up; see {where.supervisor_log}")
 
 

@@ -104,7 +104,7 @@ def tcp_socket(name: str) -> socket.socket:
 
 
 def netlink(name: str) -> AsyncIPRoute:
-    """A connection to the kernel's routing tables in a namespace; a context manager."""
+    """A connection to the kernel's routing tables in a namespace; an asynchronous context manager."""
     with inside(name):
         made = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
     return AsyncIPRoute(fileno=made.detach())
