@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound, Unreachable
 from kube.resources import DEPLOYMENTS, SECRETS
+from telemetry.log import Logger
 
 KEY_NAME: Final = "secretkey"
 KEY_BYTES: Final = 16
@@ -21,17 +22,7 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 
 
-class Log(Protocol):
-    """What this module needs of a logger."""
-
-    def info(self, event: str, **facts: object) -> object:
-        """Say what happened."""
-
-    def warning(self, event: str, **facts: object) -> object:
-        """Say what an operator may have to mend."""
-
-
-async def ensure(client: KubeClient, *, namespace: str, name: str, deployment: str, log: Log) -> None:
+async def ensure(client: KubeClient, *, namespace: str, name: str, deployment: str, log: Logger) -> None:
     """Return once the Secret exists; failures are logged and tried again."""
     pause_s = FIRST_PAUSE_S
     while True:
@@ -83,7 +74,7 @@ async def _exists(client: KubeClient, namespace: str, name: str) -> bool:
     return True
 
 
-async def _owners(client: KubeClient, namespace: str, deployment: str, log: Log) -> list[dict[str, Any]]:
+async def _owners(client: KubeClient, namespace: str, deployment: str, log: Logger) -> list[dict[str, Any]]:
     """The owner reference to our Deployment, so that the Secret goes when it goes; none if there is no such Deployment."""
     if not deployment:
         return []

@@ -10,7 +10,7 @@ import asyncio
 import platform
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
@@ -42,11 +42,6 @@ FINISH_S: Final = 1.0
 """How long writes under way may take once the process has to end."""
 
 
-def _logger(name: str) -> Any:
-    """A logger. Any, because structlog's type does not say that a fact is never named `event`."""
-    return get_logger(name)
-
-
 async def run(settings: Settings, credentials: Credentials) -> None:
     """Serve until a signal asks to stop.
 
@@ -72,13 +67,13 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
         OSError: a listener cannot be opened.
 
     """
-    log = _logger("controller")
+    log = get_logger("controller")
     log.info("controller_started", server=client.server, namespace=settings.namespace, lb_class=settings.lb_class)
     for option in settings.not_in_effect:
         log.warning("option_not_in_effect", option=option)
     stores = Stores()
-    recorder = EventRecorder(client, COMPONENT, settings.pod_name or platform.node(), log=_logger("events"))
-    reconciler = Reconciler(client, stores, recorder, _logger("reconcile"), lb_class=settings.lb_class)
+    recorder = EventRecorder(client, COMPONENT, settings.pod_name or platform.node(), log=get_logger("events"))
+    reconciler = Reconciler(client, stores, recorder, get_logger("reconcile"), lb_class=settings.lb_class)
     registry = CollectorRegistry()
     registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger))
     ProcessCollector(registry=registry)
@@ -119,7 +114,7 @@ async def _finish(reconciler: Reconciler, recorder: EventRecorder) -> None:
             while len(recorder.correlator):  # noqa: ASYNC110 - the recorder tells nobody when its queue is empty
                 await asyncio.sleep(FINISH_STEP_S)
     except TimeoutError:
-        _logger("controller").warning(
+        get_logger("controller").warning(
             "writes_given_up", services=sorted(reconciler.writer.pending()), events=len(recorder.correlator)
         )
 
@@ -131,7 +126,7 @@ def _secret_maker(client: KubeClient, settings: Settings) -> Part:
             namespace=settings.namespace,
             name=settings.ml_secret_name,
             deployment=settings.deployment,
-            log=_logger("memberlist-secret"),
+            log=get_logger("memberlist-secret"),
         )
 
     return make
@@ -145,11 +140,11 @@ def _parts(
     if settings.ml_secret_name:
         yield "memberlist-secret", _secret_maker(client, settings)
     if settings.webhook_mode == "onlywebhook":
-        _logger("controller").warning(
+        get_logger("controller").warning(
             "no_addresses_assigned", because="--webhook-mode=onlywebhook", webhooks="not in effect yet"
         )
         return
-    own, log, dirty = settings.namespace, _logger("reflector"), stores.dirty
+    own, log, dirty = settings.namespace, get_logger("reflector"), stores.dirty
     services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)
     pools = Reflector(client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=generation, namespace=own, log=log)
     l2_advertisements = Reflector(

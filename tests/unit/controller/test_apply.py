@@ -274,6 +274,39 @@ class TestFailures:
             reconciler.reconcile()
             assert heard.events == [("web", "IPAllocated")]
 
+    async def test_a_lost_write_that_is_not_wanted_any_more_is_looked_for(self) -> None:
+        """Until it is known that it did not arrive, nobody else may be given its address."""
+        document = msgspec.to_builtins(self.service())
+        reads = [503, 200]
+
+        async def answer(request: Request, line: Line) -> None:
+            code = reads.pop(0) if request.method == "GET" else 503
+            await line.answer(code, document if code == 200 else {"kind": "Status", "code": code, "message": "lost"})
+
+        async with (
+            responding(answer) as server,
+            connected(server.url) as client,
+            by_hand(client) as (reconciler, stores, heard),
+        ):
+            stores.pools.put(self.pool(), generation)
+            put(stores, self.service())
+            reconciler.reconcile()
+
+            async def failed() -> bool:
+                return reconciler.tally.update_errors == 1
+
+            assert await until(failed)
+            stores.pools.delete(self.pool().key)
+            reconciler.reconcile()
+            key = ServiceKey("default/web")
+            assert reconciler.planner.is_unresolved(key)
+
+            async def resolved() -> bool:
+                return not reconciler.planner.is_unresolved(key)
+
+            assert await until(resolved)
+            assert (reads, heard.events) == ([], [])
+
     async def test_somebody_who_changes_a_service_all_the_time_is_not_fought(self) -> None:
         asked = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from kube.client import PatchKind
-from kube.errors import NotFound
+from kube.errors import Invalid, NotFound
 from kube.objects import RawObject
 from kube.resources import DEPLOYMENTS, IP_ADDRESS_POOLS, SECRETS, SERVICES, Resource
 from lab.apiserver.testing import running_server
@@ -255,6 +254,14 @@ class TestBrokenPools:
             assert "spec.nodeSelectors[1]: duplicate selector" in await cluster.event("ad", "ConfigurationInvalid", NAMESPACE)
 
 
+@pytest.mark.parametrize("entry", ["nonsense", "192.168.20.1", "192.168.20.0/24/24", ""])
+async def test_obvious_nonsense_in_a_pool_is_refused_by_the_api_server(tmp_path: Path, entry: str) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        with pytest.raises(Invalid) as caught:
+            await cluster.pool("bad", entry)
+        assert caught.value.causes[0].field == "spec.addresses[0]"
+
+
 async def test_namespace_labels_decide_about_pinned_pools(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster, cluster.controlled():
         selector = {"matchLabels": {"team": "a"}}
@@ -368,7 +375,6 @@ class TestMemberlistSecret:
     async def test_a_namespace_that_comes_late_is_waited_for(self, tmp_path: Path) -> None:
         async with a_cluster(tmp_path) as cluster, cluster.controlled(*self.FLAGS, "--namespace=later"):
             await cluster.status()
-            await asyncio.sleep(0)
             namespaces = Resource("", "v1", "namespaces", "Namespace", RawObject, namespaced=False)
             await cluster.client.create(namespaces, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "later"}})
 
