@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -202,14 +202,20 @@ async def _watch_neighbours() -> None:
     from pyroute2.netlink.rtnl import RTMGRP_NEIGH  # noqa: PLC0415 - As above.
 
     known: dict[str, str] = {}
+
+    def note(message: Any) -> None:
+        address, mac = message.get("dst"), message.get("lladdr")
+        if address and mac and known.get(address) != mac:
+            known[address] = mac
+            _say(Neighbour(at=time.monotonic(), address=address, mac=mac))
+
     async with AsyncIPRoute() as route:
         await route.bind(groups=RTMGRP_NEIGH)
+        async for message in await route.neigh("dump"):  # Of an entry that stays valid there is no news.
+            note(message)
         while True:
             async for message in route.get():
-                address, mac = message.get("dst"), message.get("lladdr")
-                if address and mac and known.get(address) != mac:
-                    known[address] = mac
-                    _say(Neighbour(at=time.monotonic(), address=address, mac=mac))
+                note(message)
 
 
 async def _main() -> None:
