@@ -101,8 +101,11 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
             await _finish(reconciler, recorder)
             for task in tasks:
                 task.cancel()
-    except* OSError as failures:
-        raise failures.exceptions[0] from None  # A listener that cannot be opened.
+    except BaseExceptionGroup as failures:
+        unopened, others = failures.split(OSError)
+        if unopened is None or others is not None:
+            raise
+        raise unopened.exceptions[0] from None  # A listener that cannot be opened.
     log.info("controller_stopped")
 
 

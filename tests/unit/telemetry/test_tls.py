@@ -23,7 +23,7 @@ def test_suites_are_translated_and_those_of_tls_1_3_need_no_translation() -> Non
 
 def test_one_curve_is_offered_alone_and_blanks_do_not_matter() -> None:
     assert parse_tls_options("", "", " 23 ").curve == "prime256v1"
-    assert parse_tls_options("", "", "29,").curve == "X25519"
+    assert parse_tls_options("", "", "24,").curve == "secp384r1"
 
 
 def test_what_python_cannot_set_is_noted() -> None:
