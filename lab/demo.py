@@ -153,6 +153,13 @@ async def _show_ingress(stage: Stage, teller: Teller) -> str:
         stage, asked, lambda text: text.endswith("404") and "default backend" in text, "the default backend's 404"
     )
     teller.say(f"client$ curl -H 'Host: nobody.example.com' http://{address}/    {' '.join(answer.split())}")
+
+    def written() -> bool | None:
+        status = stage.user.get("Ingress", "cafe", namespace="default").get("status", {})
+        return {"ip": address} in status.get("loadBalancer", {}).get("ingress", []) or None
+
+    await until(written, limit_s=WAIT_S, what=f"{address} in the Ingress' status", logs=stage.where.logs)
+    teller.say(f"ingress/cafe has {address} in its status")
     return address
 
 

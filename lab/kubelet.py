@@ -119,7 +119,7 @@ class Kubelet:
             if uid not in mine and state.pod.metadata.deletion_timestamp is None:
                 state.pod = _gone(state.pod)
                 state.changed.set()
-            if state.task is None:
+            if state.task is None or state.task.done():
                 state.task = self._group.create_task(self._live(uid, state), name=f"pod {state.pod.key}")
 
     def pids(self) -> dict[str, dict[str, int]]:
@@ -321,7 +321,8 @@ class Kubelet:
         loop = asyncio.get_running_loop()
         while not _is_going(state):
             try:
-                known.running = await processes.start(program)
+                if known.running is None or not known.running.alive:
+                    known.running = await processes.start(program)
             except OSError as error:
                 known.waiting = ("CreateContainerError", str(error))
                 state.changed.set()

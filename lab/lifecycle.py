@@ -17,7 +17,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from lab import control, leftovers, topology
+from lab import control, leftovers, namespaces, topology
 from lab.images import CLONE, NGINX
 from lab.paths import LabError, Paths
 from lab.processes import BASE_PATH
@@ -49,6 +49,15 @@ def check_machine() -> None:
         raise MissingError("the lab needs a Linux kernel with network namespaces; this one has none")
     if os.geteuid() != 0:
         raise MissingError("the lab needs root to make network namespaces; run it as root, for example with sudo")
+    try:
+        namespaces.create(probe := f"labprobe-{os.getpid()}")
+        namespaces.remove(probe)
+        namespaces.remove_directory()
+    except OSError as error:
+        raise MissingError(
+            f"the lab needs network namespaces, and this machine does not let root make one ({error.strerror or error}); "
+            "run it on a machine of your own or in a privileged container"
+        ) from None
     for program, package in _PROGRAMS.items():
         if shutil.which(program, path=BASE_PATH) is None:
             raise MissingError(f"the lab needs {program}; apt-get install {package} brings it")

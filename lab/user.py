@@ -27,13 +27,19 @@ MANIFESTS: Final = (CLONE / "manifests" / "crds", CLONE / "manifests" / "base")
 INGRESS_MANIFESTS: Final = CLONE / "manifests" / "ingress-nginx"
 TUTORIAL: Final = CLONE / "docs" / "tutorial"
 COMMAND_LIMIT_S: Final = 60.0
+NOT_THERE: Final = 404
+ALREADY_THERE: Final = 409
 
 _CLUSTER_SCOPED: Final = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "IngressClass"}
 _PLURAL_ES: Final = ("s", "x", "ch")
 
 
 class CommandError(LabError):
-    """kubectl or the API refused; the message is theirs."""
+    """kubectl or the API refused; the message is theirs. `status` is that of the API's answer, 0 if there was none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class User:
@@ -79,18 +85,25 @@ class User:
         try:
             self._call("DELETE", _path({"apiVersion": _API_VERSION.get(kind, "v1"), "kind": kind}, namespace, name))
         except CommandError as error:
-            if "404" not in str(error):
+            if error.status != NOT_THERE:
                 raise
 
     def apply_documents(self, wanted: Iterable[Mapping[str, Any]], *, namespace: str = "") -> list[str]:
-        """Send documents to the API as server-side applies."""
+        """Send documents to the API: objects that are there already are changed to agree, member by member."""
         lines = []
         for document in wanted:
             meta = document["metadata"]
-            where = _path(document, meta.get("namespace") or namespace or "default", meta["name"])
+            inside = meta.get("namespace") or namespace or "default"
             body = msgspec.json.encode(document)
-            self._call("PATCH", f"{where}?fieldManager=lab&force=true", body, "application/apply-patch+yaml")
-            lines.append(f"{document['kind'].lower()}/{meta['name']} applied")
+            done = "created"
+            try:
+                self._call("POST", _path(document, inside, "").rstrip("/"), body)
+            except CommandError as error:
+                if error.status != ALREADY_THERE:
+                    raise
+                self._call("PATCH", _path(document, inside, meta["name"]), body, "application/merge-patch+json")
+                done = "configured"
+            lines.append(f"{document['kind'].lower()}/{meta['name']} {done}")
         return lines
 
     def get(self, kind: str, name: str, *, namespace: str = "") -> dict[str, Any]:
@@ -128,7 +141,7 @@ class User:
                 content: bytes = answer.read()
                 return content
         except urllib.error.HTTPError as error:
-            raise CommandError(f"{method} {path}: {error.code} {_message(error.read())}") from None
+            raise CommandError(f"{method} {path}: {error.code} {_message(error.read())}", error.code) from None
         except OSError as error:
             raise CommandError(f"{method} {path}: {error}") from None
 
@@ -154,7 +167,8 @@ def _message(body: bytes) -> str:
 def _path(document: Mapping[str, Any], namespace: str, name: str) -> str:
     """The URL path of an object."""
     version, kind = document["apiVersion"], document["kind"]
-    plural = kind.lower() + ("es" if kind.lower().endswith(_PLURAL_ES) else "s")
+    singular = kind.lower()
+    plural = singular[:-1] + "ies" if singular.endswith("cy") else singular + ("es" if singular.endswith(_PLURAL_ES) else "s")
     base = f"/apis/{version}" if "/" in version else f"/api/{version}"
     inside = "" if kind in _CLUSTER_SCOPED or not namespace else f"/namespaces/{namespace}"
     return f"{base}{inside}/{plural}/{name}"

@@ -14,6 +14,7 @@ import pytest
 
 from lab import netns
 from lab.leftovers import what_is_left
+from lab.user import INGRESS_MANIFESTS, MANIFESTS, TUTORIAL, CommandError
 from tests.e2e.conftest import Lab, a_lab
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
@@ -167,6 +168,22 @@ def test_a_wrong_command_is_refused_with_what_would_be_right(lab: Lab, words: li
 def test_exec_gives_the_commands_own_status(lab: Lab) -> None:
     lab.command("exec", "client", "--", "sh", "-c", "exit 7", status=7)
     assert "192.168.20.3/24" in lab.command("exec", "client", "--", "ip", "-brief", "address")
+
+
+def test_without_kubectl_the_same_files_are_sent_to_the_api(small: Lab) -> None:
+    user = small.user
+    user.kubectl = None
+    user.apply(*MANIFESTS)
+    user.apply(TUTORIAL / "iptool.yaml", TUTORIAL / "test_service.yaml", namespace="metallb-system")
+
+    def address() -> object:
+        return user.get("Service", "nginx-service", namespace="metallb-system")["status"]["loadBalancer"].get("ingress")
+
+    assert eventually(address, "the Service has its address")[0]["ip"] == "192.168.20.20"
+    assert user.apply(INGRESS_MANIFESTS)[0] == "namespace/ingress-nginx created"
+    assert user.apply(INGRESS_MANIFESTS)[0] == "namespace/ingress-nginx configured"
+    with pytest.raises(CommandError, match="404"):
+        user.get("Service", "nobody", namespace="default")
 
 
 # Workloads
