@@ -15,7 +15,7 @@ from lab import namespaces, processes
 from lab.container import CAPABILITIES, Mount
 from lab.processes import Program, Running
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+pytestmark = pytest.mark.needs("root")
 
 
 def a_program(where: Path, *argv: str, **members: Any) -> Program:
