@@ -23,6 +23,7 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
+from config.kinds.meta import ObjectMeta
 from kube.auth import Access, Credentials, CredentialsError, load_client_certificate
 from kube.errors import Gone, Malformed, Status, Unreachable, error_of, error_of_answer
 from kube.objects import ObjectKey, View, key_of
@@ -103,10 +104,26 @@ class _WatchLine(msgspec.Struct, frozen=True, kw_only=True):
     object: msgspec.Raw
 
 
+class _Name(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Identified(msgspec.Struct, frozen=True, kw_only=True):
+    """As much of an object as says which it is. A bookmark is no more than that: its creationTimestamp is null."""
+
+    metadata: _Name = _Name()
+
+    @property
+    def key(self) -> ObjectKey:
+        return key_of(ObjectMeta(name=self.metadata.name, namespace=self.metadata.namespace))
+
+
 _READ_LIST: Final = msgspec.json.Decoder(_List)
 _READ_LINE: Final = msgspec.json.Decoder(_WatchLine)
 _READ_STATUS: Final = msgspec.json.Decoder(Status)
-_READ_METADATA: Final = msgspec.json.Decoder(View)
+_READ_IDENTITY: Final = msgspec.json.Decoder(_Identified)
 
 
 class KubeClient:
@@ -454,7 +471,7 @@ def _decoded(resource: Resource[T], document: bytes) -> T:
 def _key_in(document: bytes | msgspec.Raw) -> ObjectKey:
     """The key of an object that cannot be read as what it should be; "?" if not even its metadata can."""
     try:
-        return _READ_METADATA.decode(document).key
+        return _READ_IDENTITY.decode(document).key
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ObjectKey("?")
 
@@ -472,7 +489,7 @@ def _event_of(resource: Resource[T], line: bytes) -> WatchEvent[T]:
             raise error_of(_READ_STATUS.decode(parts.object))
         kind = EventKind(parts.type)
         if kind is EventKind.BOOKMARK:
-            return WatchEvent(kind, None, _READ_METADATA.decode(parts.object).metadata.resource_version)
+            return WatchEvent(kind, None, _READ_IDENTITY.decode(parts.object).metadata.resource_version)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise Malformed(f"the watch of {resource.plural} sent a line that is no event: {error}") from error
     try:
@@ -497,7 +514,7 @@ async def _events(resource: Resource[T], response: aiohttp.ClientResponse) -> As
 
 def _unreadable(kind: EventKind, document: msgspec.Raw, error: Exception) -> WatchEvent[T]:
     try:
-        metadata = _READ_METADATA.decode(document).metadata
+        found = _READ_IDENTITY.decode(document)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return WatchEvent(kind, None, "", Undecoded(ObjectKey("?"), str(error)))
-    return WatchEvent(kind, None, metadata.resource_version, Undecoded(key_of(metadata), str(error)))
+    return WatchEvent(kind, None, found.metadata.resource_version, Undecoded(found.key, str(error)))

@@ -136,7 +136,12 @@ async def test_events_change_the_store_and_only_news_set_dirty() -> None:
         await mirror.dirty.wait()
         assert mirror.store.take_changed() == {"default/a"}
         mirror.dirty.clear()
-        steps.put_nowait(("BOOKMARK", {"metadata": {"resourceVersion": "9"}}))
+        steps.put_nowait(
+            (
+                "BOOKMARK",
+                {"kind": "Service", "apiVersion": "v1", "metadata": {"resourceVersion": "9", "creationTimestamp": None}},
+            )
+        )
         await mirror.until(lambda: mirror.reflector.tally.events == 3)
         assert not mirror.dirty.is_set()
         steps.put_nowait(("DELETED", service("a", 10)))
@@ -156,7 +161,10 @@ async def test_a_watch_that_broke_is_resumed_after_the_last_event_or_bookmark() 
         await line.begin()
         if len(watches) == 1:
             await line.event("ADDED", service("a", 4))
-            await line.event("BOOKMARK", {"metadata": {"resourceVersion": "8"}})
+            await line.event(
+                "BOOKMARK",
+                {"kind": "Service", "apiVersion": "v1", "metadata": {"resourceVersion": "8", "creationTimestamp": None}},
+            )
             await line.send(b'{"type":"ADDED","object":{"metadata":{"na')
             line.reset()
         elif len(watches) == 2:
