@@ -1,0 +1,39 @@
+"""Memory is mostly imports: what a daemon loads is a list here, and a new name on it is a decision."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = {
+    # kubernetes.aio carries the requests; importing it loads the synchronous client and all that this needs.
+    "kubernetes", "aiohttp", "aiohttp_retry", "aiohappyeyeballs", "aiosignal", "frozenlist", "multidict", "propcache", "yarl",
+    "pydantic", "pydantic_core", "annotated_types", "typing_inspection", "dateutil", "durationpy", "oauthlib", "requests",
+    "requests_oauthlib", "urllib3", "websocket", "certifi", "charset_normalizer", "idna", "yaml", "six",
+}  # fmt: skip
+COMMON = KUBERNETES | {"msgspec", "structlog", "prometheus_client", "cryptography", "typing_extensions", "attr", "cffi"}
+OPTIONAL = {"rich", "pygments"}  # structlog loads them where they are; an image does not have them.
+ALLOWED = {
+    "controller": COMMON | OPTIONAL | {"controller"},
+    "speaker": COMMON | OPTIONAL | {"speaker", "memberlist", "msgpack", "pyroute2", "scapy"},
+}
+OURS = {"config", "kube", "telemetry"}
+
+
+@pytest.mark.parametrize("daemon", sorted(ALLOWED))
+def test_a_daemon_loads_what_is_listed_and_nothing_else(daemon: str) -> None:
+    code = (
+        f"import {daemon}.run, json, sys\n"
+        "found = {name.split('.')[0] for name, one in sys.modules.items() if getattr(one, '__file__', None)}\n"
+        "rss = next(line for line in open('/proc/self/status') if line.startswith('VmRSS'))\n"
+        "print(json.dumps([sorted(found - set(sys.stdlib_module_names)), int(rss.split()[1]) // 1024]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found, mebibytes = json.loads(result.stdout)
+    print(f"{daemon} starts with {mebibytes} MiB: {', '.join(found)}")
+    loaded = {name for name in found if not name.startswith("_")}
+    assert loaded - ALLOWED[daemon] - OURS == set()
+    assert {"kubernetes", "msgspec", daemon} <= loaded
