@@ -101,9 +101,9 @@ def _up(where: Paths, arguments: argparse.Namespace) -> int:
     print(f"lab: ready: {nodes}; client {plan.client.ip}; control plane {plan.control_plane.ip}")
     print(f"  export KUBECONFIG={where.kubeconfig}")
     print("  kubectl apply -f manifests/crds -f manifests/base")
-    print("  python -m lab exec client -- curl http://192.168.20.20/    a command on the client, n1, n2, …")
-    print("  python -m lab kill n1; python -m lab restore n1            take a node's power and give it back")
-    print("  python -m lab status; python -m lab down                   what is up; the end")
+    print(f"  {paths.LAB} exec client -- curl http://192.168.20.20/    a command on the client, n1, n2, …")
+    print(f"  {paths.LAB} kill n1; {paths.LAB} restore n1    take a node's power and give it back")
+    print(f"  {paths.LAB} status; {paths.LAB} down    what is up; the end")
     print(f"  logs: {where.logs}")
     return 0
 
@@ -148,7 +148,7 @@ def _kubeconfig(where: Paths, _: argparse.Namespace) -> int:
 def _exec(where: Paths, arguments: argparse.Namespace) -> int:
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
-        raise LabError(f"say what to run: python -m lab exec {arguments.name} -- ip addr")
+        raise LabError(f"say what to run: {paths.LAB} exec {arguments.name} -- ip addr")
     plan = lifecycle.running_topology(where)
     if arguments.name != topology.SWITCH:
         plan.machine(arguments.name)

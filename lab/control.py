@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lab.paths import LabError, Paths
+from lab.paths import LAB, LabError, Paths
 from lab.topology import TopologyError
 from telemetry.unix import short_path
 
@@ -65,7 +65,7 @@ def ask(paths: Paths, verb: str, *, node: str = "", limit_s: float = 30.0) -> di
             with connection.makefile("rb") as lines:
                 reply: dict[str, Any] = msgspec.json.decode(lines.readline())
     except (FileNotFoundError, ConnectionRefusedError):
-        raise LabError(f"no lab is up in {paths.root}; python -m lab up starts one") from None
+        raise LabError(f"no lab is up in {paths.root}; {LAB} up starts one") from None
     except (OSError, msgspec.DecodeError) as error:
         raise LabError(f"the lab in {paths.root} does not answer ({error}); its log is {paths.supervisor_log}") from error
     if "error" in reply:

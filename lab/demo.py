@@ -19,7 +19,7 @@ from kube.errors import KubeError
 from lab import lifecycle, netns
 from lab.images import CLONE
 from lab.leftovers import what_is_left
-from lab.paths import LabError, Paths
+from lab.paths import LAB, LabError, Paths
 from lab.scenarios import node_death
 from lab.scenarios.stage import SYSTEM, Stage, until
 from lab.user import INGRESS_MANIFESTS, MANIFESTS, TUTORIAL
@@ -75,12 +75,12 @@ def demo(where: Paths, *, keep: bool) -> int:
     except (LabError, KubeError, TimeoutError, OSError, KeyboardInterrupt) as error:
         print(f"\ndemo: failed in step {teller.step}: {_words(error)}\nlogs: {where.logs}", file=sys.stderr)
         if keep:
-            print("the lab is still up; python -m lab down ends it", file=sys.stderr)
+            print(f"the lab is still up; {LAB} down ends it", file=sys.stderr)
         else:
             lifecycle.down(where)
         return 1
     if keep:
-        print(f"\nthe lab stays up: export KUBECONFIG={where.kubeconfig}; python -m lab down ends it")
+        print(f"\nthe lab stays up: export KUBECONFIG={where.kubeconfig}; {LAB} down ends it")
     print(f"\n{done}", flush=True)
     return 0
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from lab import control, leftovers, namespaces, topology
 from lab.images import CLONE, NGINX
-from lab.paths import LabError, Paths
+from lab.paths import LAB, LabError, Paths
 from lab.processes import BASE_PATH
 from lab.topology import Topology
 
@@ -167,5 +167,5 @@ def running_topology(where: Paths) -> Topology:
     """
     state = where.read_state()
     if state is None or not _is_locked(where):
-        raise LabError(f"no lab is up in {where.root}; python -m lab up starts one")
+        raise LabError(f"no lab is up in {where.root}; {LAB} up starts one")
     return topology.plan(topology.lab_id(where.root), nodes=state.nodes, network=IPv4Network(state.network))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import msgspec
 from lab.images import CLONE
 
 ENVIRONMENT: Final = "METALLB_LAB"
+LAB: Final = f"{os.path.relpath(sys.executable)} -m lab"
+"""What a user types in this directory to call this program again; messages say it."""
 
 
 class LabError(RuntimeError):
@@ -94,7 +97,7 @@ class Paths:
             except BlockingIOError:
                 state = self.read_state()
                 who = f" (supervisor process {state.pid})" if state else ""
-                raise LabError(f"a lab is already up in {self.root}{who}; python -m lab down ends it") from None
+                raise LabError(f"a lab is already up in {self.root}{who}; {LAB} down ends it") from None
             yield
         finally:
             os.close(descriptor)

@@ -37,7 +37,7 @@ from lab.kubelet import Kubelet, Places
 from lab.leftovers import clear
 from lab.manager import Manager
 from lab.mirror import Mirror
-from lab.paths import LabError, Paths, State
+from lab.paths import LAB, LabError, Paths, State
 from lab.topology import API_PORT, Node, Topology
 from lab.workloads import is_ready, node_is_ready
 from telemetry import log as telemetry_log
@@ -302,7 +302,7 @@ class Supervisor:
         """Give a node its power and cable back; it reports and starts its Pods."""
         kubelet = self._kubelet(name)
         if kubelet.powered:
-            raise LabError(f"{name} has power; python -m lab kill {name} takes it")
+            raise LabError(f"{name} has power; {LAB} kill {name} takes it")
         await netns.plug(self._topology, name)
         kubelet.power_on()
         self._proxies.forget(name)
