@@ -193,7 +193,7 @@ class Membership:
         self._wake.set()
 
     def _heard(self, event: MemberEvent) -> None:
-        """Logger what the gossip says; called by the agent, in order."""
+        """Log what the gossip says; called by the agent, in order."""
         match event:
             case effects.Joined():
                 self._log.info("member_joined", node=event.member.name, address=str(event.member.address))

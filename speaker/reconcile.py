@@ -142,7 +142,7 @@ class Reconciler:
             self._engine.own(news)
 
     def _report(self, key: ServiceKey, before: Decision | None, after: Decision | None) -> None:
-        """Logger, count and write a change of mind. The reasons of those who announce nothing are in /status only."""
+        """Log, count and write a change of mind. The reasons of those who announce nothing are in /status only."""
         old = frozenset() if before is None or before.announce is None else frozenset(before.announce.addresses)
         new = frozenset() if after is None or after.announce is None else frozenset(after.announce.addresses)
         me = self._observer.world.me
@@ -168,7 +168,7 @@ class Reconciler:
         self._reporter.changed(key, before, after)
 
     def _say_problems(self) -> None:
-        """Logger what is wrong with the configuration, once for each problem."""
+        """Log what is wrong with the configuration, once for each problem."""
         compiled = self._observer.compiled
         self._metrics.config_loaded.set(1)
         self._metrics.config_stale.set(1 if compiled.stale else 0)
