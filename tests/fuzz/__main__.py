@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 _REPORT_EVERY = 100_000
 
 
@@ -62,8 +63,8 @@ def _guided(seconds: int) -> int:
         from tests.fuzz.targets import Corpus, Readers  # noqa: PLC0415
 
     readers = Readers()
-    seeds = Path(".fuzz")
-    seeds.mkdir(exist_ok=True)
+    seeds = ROOT / ".lab" / "fuzz"
+    seeds.mkdir(parents=True, exist_ok=True)
     for number, entry in enumerate(Corpus(0).entries):
         (seeds / f"vector-{number}").write_bytes(entry)
     atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=4096", str(seeds)], readers.feed)

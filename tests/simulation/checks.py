@@ -18,7 +18,7 @@ from memberlist.messages import State
 _RANK = {State.ALIVE: 0, State.SUSPECT: 1, State.DEAD: 2, State.LEFT: 2}
 
 
-class Breach(AssertionError):
+class Breach(AssertionError):  # noqa: N818  (a rule that does not hold, not a program that fails)
     """A rule of the protocol was broken."""
 
 

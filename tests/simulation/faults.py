@@ -62,17 +62,15 @@ def _chaos(profile: str, n: int, seed: int, seconds: float) -> Outcome:
         ring.run(chance.random() * 5.0)
         fault = chance.choice(_FAULTS)
         done.append(f"{ring.now:.3f} {fault.__name__.strip('_')} {fault(ring, chance)}")
+    healed = ring.now
     _make_whole(ring)
     bound_s = _bound_s(ring)
-    healed = ring.now
     if not ring.run_until(ring.agreed, within_s=bound_s):
         tables = "\n".join(f"  {node.name}: {node.table()}" for node in ring.living())
         raise Breach(f"no agreement {bound_s:.0f} s after the last of {len(done)} faults:\n" + "\n".join(done) + "\n" + tables)
     settled_after_s = ring.now - healed
     assert ring.checker is not None
-    return Outcome(
-        seed, n, profile, tuple(done), ring.checker.steps, settled_after_s, len(ring.wrong_deaths), ring.digest()
-    )
+    return Outcome(seed, n, profile, tuple(done), ring.checker.steps, settled_after_s, len(ring.wrong_deaths), ring.digest())
 
 
 def _bound_s(ring: Ring) -> float:
@@ -192,7 +190,7 @@ def _bad_weather(ring: Ring, chance: random.Random) -> str:
     return f"all links lose {loss}"
 
 
-def _good_weather(ring: Ring, chance: random.Random) -> str:
+def _good_weather(ring: Ring, _chance: random.Random) -> str:
     ring.heal()
     return ""
 

@@ -214,6 +214,25 @@ class Network:
         self._stream(host, "connected", number, b"", to)
         self.write(host, number, data)
 
+    def knock(self, host: Host, to: Host | None, timeout_s: float, answer: Callable[[str], None]) -> None:
+        """Ask a kernel whether it is there: answered, refused, or silent when nothing came within the timeout."""
+        if not host.cable:
+            self.clock.after(0.0, answer, "silent")
+            return
+        after_s, again_s = 0.0, SYN_AGAIN_S
+        if to is not None:
+            there, back = self.between(host, to), self.between(to, host)
+            kept = (1 - there.loss) * (1 - back.loss)
+            while kept < 1 and after_s < timeout_s and self._random() >= kept:
+                after_s, again_s = after_s + again_s, 2 * again_s
+            after_s += self._delay_s(there) + self._delay_s(back)
+        if to is None or after_s > timeout_s or not self.passes(host, to) or self.between(to, host).cut:
+            self.clock.after(timeout_s, answer, "silent")
+        elif to.power is Power.PROCESS_KILLED:
+            self.clock.after(after_s, answer, "refused")
+        else:
+            self.clock.after(after_s, answer, "answered")
+
     def write(self, host: Host, number: int, data: bytes) -> None:
         """Send bytes on a stream."""
         self._push(host, number, "received", data)

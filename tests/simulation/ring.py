@@ -12,34 +12,43 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from itertools import permutations
+from typing import Any, Final, TypeAlias
 
 from memberlist.config import Config, lan
 from memberlist.core import Core
 from memberlist.effects import (
     Cause,
+    CheckLiveness,
     CloseStream,
+    Conflicted,
     Effect,
     Endpoint,
     Failure,
     Input,
     Join,
     JoinAnswered,
+    Joined,
     JoinFailed,
     Leave,
     LeaveSpread,
     Left,
+    Liveness,
+    LivenessChecked,
     MemberEvent,
     Notify,
     OpenStream,
     PacketReceived,
     PacketRefused,
-    Rejected,
+    Refuted,
     SendPacket,
     StreamAccepted,
     StreamConnected,
     StreamEnded,
     StreamReceived,
+    Suspected,
+    Updated,
     WriteStream,
 )
 from memberlist.keyring import Keyring
@@ -50,6 +59,7 @@ from tests.simulation.network import Clock, Link, Network, Power
 PORT: Final = 7946
 SOCKET_BUFFER: Final = 4096  # datagrams that wait for a stopped process
 _NEVER: Final = float("inf")
+AboutMember: TypeAlias = Joined | Updated | Suspected | Refuted | Left | Conflicted
 _LOOK_EVERY_S: Final = 0.01
 _FAILURES: Final = {
     "refused": Failure.REFUSED,
@@ -80,13 +90,9 @@ class Node:
     log: list[tuple[float, MemberEvent]] = field(default_factory=list)
     answers: list[Effect] = field(default_factory=list)
 
-    def heard(self, kind: type[MemberEvent], name: str) -> list[float]:
+    def heard(self, kind: type[AboutMember], name: str) -> list[float]:
         """The times at which this node reported such an event about the member."""
-        return [
-            at
-            for at, event in self.log
-            if isinstance(event, kind) and not isinstance(event, Rejected) and event.member.name == name
-        ]
+        return [at for at, event in self.log if isinstance(event, kind) and event.member.name == name]
 
     def states(self) -> dict[str, State]:
         return {record.name: record.state for record in self.core.members}
@@ -256,10 +262,9 @@ class Ring:
         """Let nothing pass between the sides; no side heals."""
         self.network.reset_links()
         side_of = {name: number for number, side in enumerate(sides) for name in side}
-        for a in side_of:
-            for b in side_of:
-                if side_of[a] != side_of[b]:
-                    self.network.set_link(self[a], self[b], cut=True)
+        for (a, one), (b, other) in permutations(side_of.items(), 2):
+            if one != other:
+                self.network.set_link(self[a], self[b], cut=True)
 
     def link(self, a: str, b: str, **changes: Any) -> None:
         """Change one direction between two members."""
@@ -313,7 +318,7 @@ class Ring:
         wake = node.core.wake_at()
         if wake is not None and wake < node.timer_at:
             node.timer_at = wake
-            self.clock.at(wake if wake > self.clock.now else self.clock.now, self._wake, node, wake)
+            self.clock.at(max(wake, self.clock.now), self._wake, node, wake)
 
     def _wake(self, node: Node, due: float) -> None:
         if node.timer_at != due or node.power is not Power.ON or node.draining:
@@ -377,6 +382,9 @@ class Ring:
                 self.network.write(node, effect.stream, effect.data)
             elif isinstance(effect, CloseStream):
                 self.network.close(node, effect.stream)
+            elif isinstance(effect, CheckLiveness):
+                to = self._at.get(int(effect.to.address)) if effect.to.port == PORT else None
+                self.network.knock(node, to, effect.timeout_s, partial(self._knocked, node, effect.check))
             elif isinstance(effect, Notify):
                 self._note(node, effect.event)
             elif isinstance(effect, JoinAnswered | JoinFailed | LeaveSpread):
@@ -407,6 +415,9 @@ class Ring:
     def _packet(self, to: Node, sender: Node, data: bytes) -> None:
         if to.power is Power.ON or to.power is Power.STOPPED:
             self.give(to, PacketReceived(sender.endpoint, data))
+
+    def _knocked(self, node: Node, check: int, outcome: str) -> None:
+        self.give(node, LivenessChecked(check, Liveness(outcome)))
 
     def _stream_event(self, node: Node, what: str, number: int, data: bytes, peer: Node | None) -> None:
         if what == "received":
