@@ -86,7 +86,7 @@ def test_a_remote_leave_is_believed() -> None:
 def test_a_remote_alive_joins_and_port_nought_means_the_usual_one() -> None:
     table = Table()
     entry = NodeState("x", X, 0, b"", 1, State.ALIVE, VSN)
-    push_pull.merge(table.members, PushPull((entry,)), 7999, 0.0)
+    push_pull.merge(table.members, PushPull((entry,)), lambda port: port or 7999, 0.0)
     assert table.told() == [alive(1, port=7999)]
 
 
