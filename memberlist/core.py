@@ -99,6 +99,7 @@ class Core:
         self.isolation = Isolation()
         self.lag = LagGuard()
         self._promised: float | None = None
+        self._last_call = 0.0
         self._seen_changes = -1
         self._seen_lossy = False
         self._limit = SourceLimit()
@@ -231,8 +232,10 @@ class Core:
             return now
         interval_s = measures.watch_interval_s if measures.watchers else self._config.probe_interval_s
         now = self.lag.clamped(now, interval_s)
-        self.lag.served(self._promised, now, interval_s=interval_s, worth_noting_s=_NOTED_LAG_SHARE * interval_s)
-        self._promised = None
+        # What became due while the last call went on could not be served earlier than after it.
+        due = None if self._promised is None else max(self._promised, self._last_call)
+        self.lag.served(due, now, interval_s=interval_s, worth_noting_s=_NOTED_LAG_SHARE * interval_s)
+        self._promised, self._last_call = None, now
         return now
 
     # What follows from a change.

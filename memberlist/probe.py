@@ -81,11 +81,15 @@ class Reason(Enum):
 
 @dataclass(slots=True)
 class Round:
-    """A probe that is going on. `sequence` is the number of its first ping, which the relays' acks carry too."""
+    """A probe that is going on. `sequence` is the number of its first ping, which the relays' acks carry too.
+
+    `incarnation` is that of the target when the round began.
+    """
 
     target: str
     endpoint: Endpoint
     reason: Reason
+    incarnation: int
     sequence: int
     started: float
     retry_at: float | None
@@ -302,6 +306,7 @@ class Prober:
             target=target.name,
             endpoint=target.endpoint,
             reason=reason,
+            incarnation=target.incarnation,
             sequence=ping.sequence,
             started=now,
             retry_at=now + timeout_s / 2 if self._config.measures.retry else None,
@@ -375,6 +380,8 @@ class Prober:
         target = self._members.get(current.target)
         if now < self._lag.judging_from or self._lag.stalled(current.started, current.lag_allowed_s):
             return self._void(current, target, now)
+        if target is not None and target.incarnation != current.incarnation:
+            return []  # It has spoken since the round began, or is back from the dead.
         missing = max(0, current.nacks_expected - current.nacks)
         without_nacks = 0 if current.nacks else 1
         self._awareness.adjust(missing if current.nacks_expected else without_nacks)
