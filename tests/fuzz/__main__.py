@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _guided(seconds: int) -> int:
-    import atheris  # type: ignore[import-not-found]  # noqa: PLC0415  (optional)
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415  (optional)
 
     with atheris.instrument_imports(include=["memberlist"]):
         from tests.fuzz.targets import Corpus, Readers  # noqa: PLC0415

@@ -79,7 +79,9 @@ class Corpus:
                 other = chance.choice(self.entries)
                 data[at:] = other[chance.randrange(len(other)) :]
             case 7:
-                data[at:end] = chance.choice((b"\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"))
+                data[at:end] = chance.choice(
+                    (b"\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff")
+                )
             case _:
                 data[:] = bytes([chance.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 244))]) + data
 
