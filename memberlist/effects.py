@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeAlias
 
 from memberlist.messages import State
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: bytes | str | IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped
+    return parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +34,7 @@ class Endpoint:
     @classmethod
     def of(cls, address: bytes | str | IPv4Address | IPv6Address, port: int) -> Endpoint:
         """Build from raw bytes, text or an address; ValueError when it is none."""
-        parsed = ip_address(address)
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        return cls(parsed, port)
+        return cls(_parsed(address), port)
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"

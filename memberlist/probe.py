@@ -388,7 +388,8 @@ class Prober:
         if target is None:
             return []
         effects = self._members.accuse(target, now)
-        if current.stream is StreamOutcome.REFUSED and target.suspicion is not None:
+        refused = current.stream is StreamOutcome.REFUSED
+        if refused and target.suspicion is not None and self._config.measures.kernel_check:
             target.suspicion.process_gone = True
         return [*effects]
 
