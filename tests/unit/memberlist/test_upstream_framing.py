@@ -76,7 +76,7 @@ def test_a_stream_message_that_decompresses_to_nothing_is_refused_without_a_cras
 
 
 def test_an_ack_to_an_unknown_node_carries_no_checksum() -> None:
-    (effect,) = Machine().packet(Ping(7, "me"), source=X)
+    (effect,) = Machine().packet(Ping(7, "me", X.address.packed, X.port, "x"), source=X)
     assert effect.data[0] != Type.CRC  # type: ignore[union-attr]  # a packet was asked for
 
 
@@ -160,7 +160,7 @@ def test_the_length_of_an_encrypted_message_is_known_before(length: int) -> None
 
 
 def test_a_ring_without_a_key_sends_plain_text() -> None:
-    machine = Machine()
+    machine = Machine().knows("x")
     (effect,) = machine.packet(Ping(7, "me"))
     assert wire.decode(effect.data) == Ack(7)  # type: ignore[union-attr]  # a packet was asked for
 
