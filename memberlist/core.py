@@ -103,6 +103,7 @@ class Core:
         self._seen_changes = -1
         self._seen_lossy = False
         self._limit = SourceLimit()
+        self._room_for_answers: int | None = None  # bytes; None for who is known or holds the key
         self._chance = chance
         self._envelope = envelope
         self._queue = BroadcastQueue(bytes_max=room_for_gossip(config, envelope) - PART_OVERHEAD)
@@ -342,8 +343,10 @@ class Core:
                 self._limit.spend(event.source.address, now)
             return self._rejected(event.source, problem, now)
         effects: list[Effect] = []
+        self._room_for_answers = None
         if sender is None and not self._trusted():
             self._limit.spend(event.source.address, now)
+            self._room_for_answers = len(event.data)
         if sender is not None and sender.suspicion is not None:
             effects += self._heard_from(sender, now)
         for lost in opened.problems:
@@ -375,7 +378,7 @@ class Core:
     def _message(self, message: Message, source: Endpoint, now: float) -> list[Effect]:
         match message:
             case Ping():
-                return self._carried_out(self._prober.pinged(message, self._reply_to(message, source)))
+                return self._answer(self._prober.pinged(message, self._reply_to(message, source)))
             case IndirectPing():
                 return self._indirect_ping(message, source, now)
             case Ack(sequence=sequence, payload=payload):
@@ -394,12 +397,27 @@ class Core:
                 pass
         return []
 
+    def _answer(self, wanted: Iterable[ProbeEffect]) -> list[Effect]:
+        """Answer a ping; a stranger in a ring without a key gets no more bytes than it sent, since it may not be who it says."""
+        if self._room_for_answers is None:
+            return self._carried_out(wanted)
+        effects: list[Effect] = []
+        for effect in wanted:
+            if isinstance(effect, Transmit):
+                packet = self._outbox.packet(replace(effect, piggyback=False))
+                if len(packet.data) <= self._room_for_answers:
+                    self._room_for_answers -= len(packet.data)
+                    effects.append(packet)
+                else:
+                    self.rejections["Reflection"] += 1
+        return effects
+
     def _indirect_ping(self, request: IndirectPing, source: Endpoint, now: float) -> list[Effect]:
         if len(request.target) not in _ADDRESS_LENGTHS:
             return []
         request = replace(request, port=self._config.port_of(request.port))
         target = Endpoint.of(request.target, request.port)
-        if not self._trusted() and not self.members.knows(target):
+        if self._room_for_answers is not None or not (self._trusted() or self.members.knows(target)):
             self.rejections["Relay"] += 1
             return []
         return self._carried_out(self._prober.asked_to_ping(request, self._reply_to(request, source), now))

@@ -195,7 +195,7 @@ class Exchanges:
 
     def wake_at(self) -> float | None:
         """Return the nearest deadline."""
-        return min((stream.deadline for stream in self._open.values()), default=None)
+        return min(stream.deadline for stream in self._open.values()) if self._open else None
 
     # Outcomes.
 

@@ -30,7 +30,7 @@ class Isolation:
         while self._losses[0][0] < now - window_s:
             self._losses.popleft()
         of = max(living for _, living in self._losses)
-        lost = len(self._losses)
+        lost = min(len(self._losses), of - (living_before - 1))  # Who came back meanwhile is not lost.
         if self.active or of <= 2 or 2 * lost <= of:
             return []
         self._of = of

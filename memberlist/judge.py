@@ -70,11 +70,12 @@ class Judge:
 
     def wake_at(self) -> float | None:
         """Return when tick is next due."""
-        return min((self._next_at(record) for record in self._members.suspects()), default=None)
+        suspects = self._members.suspects()
+        return min(map(self._next_at, suspects)) if suspects else None
 
     def _due_at(self, suspicion: Suspicion) -> float:
         """Return when a suspicion runs out for this member, which waits a little longer if it knows it by hearsay only."""
-        hearsay = not suspicion.accused_by(self._config.name)
+        hearsay = not suspicion.first_hand
         due = suspicion.deadline + (hearsay_patience_s(self._config) if hearsay else 0.0)
         if suspicion.process_gone and suspicion.agreed and not hearsay:
             due = suspicion.since

@@ -115,6 +115,7 @@ class Members:
         self._vetoes = vetoes
         self._urgent: list[Urgent] = []
         self._repeated: dict[str, float] = {}
+        self._refuted_at = -1.0
         self._endpoints: dict[Endpoint, Record] = {}
         self._endpoints_of = -1
         self.changes = 0  # Rises whenever a state, an address or metadata changes.
@@ -218,10 +219,17 @@ class Members:
             self._leave_id = self._tell(Dead(self.own.incarnation, self.own.name, self.own.name))
             self.changes += 1
 
-    def _refute(self, accused_incarnation: int, accuser: str = "") -> None:
-        """Answer a wrong statement about this member with a higher incarnation (SWIM §4.2)."""
+    def _refute(self, accused_incarnation: int, accuser: str, now: float) -> None:
+        """Answer a wrong statement about this member with a higher incarnation (SWIM §4.2).
+
+        Who makes up accusations gets no more than 20 refutations a second sent to everybody; gossip carries the others.
+        """
         self.own.incarnation = max(self.own.incarnation, accused_incarnation) + 1
         self._awareness.adjust(1)
+        if now - self._refuted_at < _REPEAT_GAP_S:
+            self._tell(self.own_alive())
+            return
+        self._refuted_at = now
         self._tell_at_once(self.own_alive())
         if len(self) > FLAT_UP_TO:
             self._tell_accuser(accuser)
@@ -267,7 +275,7 @@ class Members:
         if record is self.own:
             same = (heard.incarnation, heard.meta, heard.versions) == (record.incarnation, record.meta, record.versions)
             if heard.incarnation >= record.incarnation and not same:
-                self._refute(heard.incarnation)
+                self._refute(heard.incarnation, "", now)
             return []
         if heard.incarnation <= record.incarnation and not moved:
             return []
@@ -327,13 +335,14 @@ class Members:
             return []
         first_hand = heard.accuser == self._config.name
         if record.suspicion is not None:
+            record.suspicion.first_hand |= first_hand
             if record.suspicion.confirm(heard.accuser, now):
                 (self._tell_at_once if first_hand else self._tell)(heard)
             return []
         if record.state is not State.ALIVE:
             return []
         if record is self.own:
-            self._refute(heard.incarnation, heard.accuser)
+            self._refute(heard.incarnation, heard.accuser, now)
             return []
         self._tell(heard)
         record.incarnation, record.state, record.since = heard.incarnation, State.SUSPECT, now
@@ -348,6 +357,7 @@ class Members:
             quorum=2 if living > 2 else 1,
             now=now,
         )
+        record.suspicion.first_hand = first_hand
         self._suspects[record.name] = record
         self.changes += 1
         return [Notify(Suspected(record.seen(), heard.accuser))]
@@ -362,7 +372,7 @@ class Members:
                 self._refute_again(heard.accuser, now)
             return []
         if record is self.own:
-            self._refute(heard.incarnation, heard.accuser)
+            self._refute(heard.incarnation, heard.accuser, now)
             return []
         self._clear_suspicion(record)
         self._tell(heard)

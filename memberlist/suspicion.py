@@ -48,13 +48,15 @@ class Suspicion:
         quorum: int = 2,
     ) -> None:
         self._confirming: set[str] = {accuser}
-        self._accusers = {accuser}
+        self._accusers = {accuser}  # no more than the quorum, since anybody may make up names
         self._needed = needed
         self._quorum = quorum
         self._bounds = (minimum_s, maximum_s)
         self._window_s = window_s
         self._held_until = now
         self.since = now
+        self.first_hand = False
+        """Whether this member asked the suspect itself and got no answer."""
         self.process_gone = False
         """Whether the suspect's kernel said that nobody listens any more."""
         self._runs_out = now + timeout_s(0, needed, minimum_s, maximum_s)
@@ -74,13 +76,10 @@ class Suspicion:
         """Whether enough members accuse to believe that the process is gone."""
         return len(self._accusers) >= self._quorum
 
-    def accused_by(self, name: str) -> bool:
-        """Return whether this member asked the suspect itself and got no answer."""
-        return name in self._accusers
-
     def confirm(self, accuser: str, now: float) -> bool:
         """Count an accuser once; True when it is new and was needed, which is when others should hear of it too."""
-        self._accusers.add(accuser)
+        if not self.agreed:
+            self._accusers.add(accuser)
         if self.confirmations >= self._needed or accuser in self._confirming:
             return False
         self._confirming.add(accuser)

@@ -213,7 +213,7 @@ async def test_bytes_from_strangers_are_counted_and_a_ping_is_answered() -> None
             stranger.bind(("127.0.0.1", 0))
             stranger.sendto(b"", a.address)
             stranger.sendto(b"\x63", a.address)
-            stranger.sendto(wire.encode(Ping(7, "a")), a.address)
+            stranger.sendto(wire.encode(Ping(7, "a", b"", 0, "stranger")), a.address)
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(5.0):
                 answer = await loop.sock_recv(stranger, 2000)

@@ -153,14 +153,13 @@ RINGS = [{}, {"keyring": Keyring(KEY)}, {"keyring": Keyring(KEY), "label": b"blu
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_three_pings_in_one_packet_get_three_acks(ring: dict[str, Any]) -> None:
-    machine = Machine(**ring)
-    machine.drain()
+    machine = Machine(**ring).knows("x")
     effects = machine.packet(Ping(1, "me"), Ping(2, ""), Ping(3, "me"))
     assert [machine.sent(effect) for effect in effects] == [(X, [Ack(1)]), (X, [Ack(2)]), (X, [Ack(3)])]
 
 
 def test_gossip_rides_on_an_ack_after_the_ack() -> None:
-    machine = Machine()
+    machine = Machine(keyring=Keyring(KEY))
     (effect,) = machine.packet(Ping(1, "me"))
     _, messages = machine.sent(effect)
     assert messages == [Ack(1), Alive(1, "me", bytes([192, 0, 2, 1]), 7946, b"", VSN)]
@@ -530,7 +529,7 @@ def test_a_leave_is_over_when_the_last_who_could_hear_it_is_gone() -> None:
 
 
 def test_new_metadata_is_gossiped() -> None:
-    machine = Machine()
+    machine = Machine(keyring=Keyring(KEY))
     machine.take(UpdateMeta(b"synced"))
     (effect,) = machine.packet(Ping(1, "me"))
     assert machine.sent(effect)[1][1] == Alive(2, "me", bytes([192, 0, 2, 1]), 7946, b"synced", VSN)
