@@ -15,7 +15,9 @@ from memberlist.config import Config
 
 SHIPPED: Final = "-shipped"
 PROFILES: Final = tuple(profiles.PROFILES)
-FALLING_BACK: Final = tuple(f"{name}{SHIPPED}" for name, profile in profiles.PROFILES.items() if profile.measures.loss_fall_back)
+FALLING_BACK: Final = tuple(
+    f"{name}{SHIPPED}" for name, profile in profiles.PROFILES.items() if profile.measures.loss_fall_back
+)
 ALL: Final = (*PROFILES, *FALLING_BACK)
 
 

@@ -188,6 +188,10 @@ class Ring:
         """Start a killed member again, at its address; it knows nobody until it joins."""
         return self.boot(name, str(self.nodes[name].endpoint.address))
 
+    def reconfigure(self, configure: Callable[[str, str], Config], *, key: bytes | None) -> None:
+        """Start members with these settings and this key from now on."""
+        self._configure, self._key = configure, key
+
     def join(self, name: str, seed: str) -> None:
         """Let a member exchange tables with another."""
         node = self.nodes[name]
