@@ -1,6 +1,6 @@
 """Every profile keeps its promises in virtual time, in any company. The long version is the table of failure-detection.md."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.simulation import measure
 from tests.simulation.measure import Cell
 from tests.simulation.network import Link, Power
 from tests.simulation.profiles import configure
-from tests.simulation.ring import Ring
+from tests.simulation.ring import Node, Ring
 from tests.simulation.tables import percentile
 
 FAST = ("subsecond", "ring")
@@ -43,7 +43,7 @@ def test_no_crash_takes_longer_than_the_bound_of_the_profile(profile: str) -> No
             ring = ring_of(profile, n, seed)
             died_at = ring.kill("n2")
             survivors = ring.living()
-            assert ring.run_until(lambda survivors=survivors: all(s.heard(Left, "n2") for s in survivors), within_s=bound_s + 1)  # type: ignore[misc]
+            assert ring.run_until(missed_by(survivors, "n2"), within_s=bound_s + 1)
             assert min(node.heard(Left, "n2")[0] for node in survivors) - died_at <= bound_s
 
 
@@ -86,6 +86,14 @@ def mixed(name: str, address: str) -> Config:
     return lan(name, address) if int(name[1:]) % 2 else configured("subsecond", name, address)
 
 
+def missed_by(nodes: Sequence[Node], victim: str) -> Callable[[], bool]:
+    return lambda: all(node.heard(Left, victim) for node in nodes)
+
+
+def all_alive(ring: Ring) -> bool:
+    return all(node.states() == dict.fromkeys(ring.nodes, State.ALIVE) for node in ring.nodes.values())
+
+
 def profiles_of(ring: Ring) -> dict[str, str]:
     return {node.name: node.core.profile for node in ring.living()}
 
@@ -114,10 +122,7 @@ def test_in_a_mixed_ring_either_side_finds_the_crash_of_the_other_and_nobody_els
         ring.join_all()
         ring.run(2)
         ring.kill(victim)
-        survivors = ring.living()
-        found = ring.run_until(
-            lambda survivors=survivors, victim=victim: all(s.heard(Left, victim) for s in survivors), within_s=20
-        )  # type: ignore[misc]
+        found = ring.run_until(missed_by(ring.living(), victim), within_s=20)
         assert found
         ring.run(30)
         assert ring.wrong_deaths == []
@@ -210,10 +215,7 @@ def test_encryption_is_brought_into_a_running_ring_in_three_steps_without_losing
             ring.reconfigure(keyed(verify=verify, encrypt=encrypt), key=key)
             ring.restart(name)
             ring.join(name, next(other for other in ring.nodes if other != name))
-            everybody = dict.fromkeys(ring.nodes, State.ALIVE)
-            assert ring.run_until(
-                lambda everybody=everybody: all(n.states() == everybody for n in ring.nodes.values()), within_s=60
-            )  # type: ignore[misc]
+            assert ring.run_until(lambda: all_alive(ring), within_s=60)
     assert ring.wrong_deaths == []
 
 
