@@ -1,5 +1,6 @@
 """The member table at its edges: exact limits, exact times, and who is told at once. bench/mutants.py asks for these."""
 
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -19,7 +20,7 @@ GAP_S = 0.05  # between two refutations to everybody, and two to one accuser
 
 
 def alive(name: str = "x", incarnation: int = 1, **fields: Any) -> Alive:
-    defaults = {"address": b"\xc0\0\2\7", "port": 7946, "meta": b"", "versions": VSN}
+    defaults: dict[str, Any] = {"address": b"\xc0\0\2\7", "port": 7946, "meta": b"", "versions": VSN}
     return Alive(incarnation, name, **(defaults | fields))
 
 
@@ -306,20 +307,20 @@ def test_a_state_is_as_old_as_its_last_change() -> None:
 def test_the_table_counts_what_others_must_react_to() -> None:
     members = table()
 
-    def counted(*effects: object) -> int:
-        now, members.changes = members.changes, 0
-        return now
+    def counted(happens: Callable[[], object]) -> int:
+        before = members.changes
+        happens()
+        return members.changes - before
 
-    counted()
-    assert counted(members.alive(alive(incarnation=2), 1.0)) == 0
-    assert counted(members.alive(alive(incarnation=3, meta=b"new"), 1.0)) == 1
-    assert counted(members.suspect(Suspect(3, "x", "a"), 1.0)) == 1
-    assert counted(members.suspect(Suspect(3, "x", "b"), 1.0)) == 0
-    assert counted(members.dead(Dead(3, "x", "a"), 1.0)) == 1
-    assert counted(members.alive(alive(incarnation=4, meta=b"new"), 1.0)) == 1
-    assert counted(members.alive(alive("y", address=b"\x0a\0\0\1"), 1.0)) == 1
-    assert counted(members.set_meta(b"mine")) == 1
-    assert counted(members.leave(1.0)) == 1
+    assert counted(lambda: members.alive(alive(incarnation=2), 1.0)) == 0
+    assert counted(lambda: members.alive(alive(incarnation=3, meta=b"new"), 1.0)) == 1
+    assert counted(lambda: members.suspect(Suspect(3, "x", "a"), 1.0)) == 1
+    assert counted(lambda: members.suspect(Suspect(3, "x", "b"), 1.0)) == 0
+    assert counted(lambda: members.dead(Dead(3, "x", "a"), 1.0)) == 1
+    assert counted(lambda: members.alive(alive(incarnation=4, meta=b"new"), 1.0)) == 1
+    assert counted(lambda: members.alive(alive("y", address=b"\x0a\0\0\1"), 1.0)) == 1
+    assert counted(lambda: members.set_meta(b"mine")) == 1
+    assert counted(lambda: members.leave(1.0)) == 1
 
 
 def test_a_departed_member_that_moves_is_found_at_its_new_place() -> None:
