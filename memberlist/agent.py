@@ -39,6 +39,7 @@ from memberlist.effects import (
     UpdateMeta,
     WriteStream,
 )
+from memberlist.errors import ConfigError
 from memberlist.keyring import NONCE_LENGTH, Keyring
 from memberlist.members import NO_VETOES, Vetoes
 from memberlist.transport import Transport
@@ -224,7 +225,14 @@ class Agent:
         await asyncio.wait([spread], timeout=timeout_s)
 
     def update_meta(self, meta: bytes) -> None:
-        """Gossip other metadata, at most 512 bytes."""
+        """Gossip other metadata.
+
+        Raises:
+            ConfigError: it is longer than Config.meta_max.
+
+        """
+        if len(meta) > self._config.meta_max:
+            raise ConfigError(f"meta has {len(meta)} bytes; at most {self._config.meta_max} may be gossiped")
         self._take(UpdateMeta(meta))
 
     # The application's own messages.

@@ -85,6 +85,7 @@ class Transport:
         self._checks: dict[int, _Check] = {}
         self._last_accepted = 0
         self._version = 4
+        self._source: str | None = None
         self.port = 0
 
     def open(self, address: IPAddress, port: int) -> None:
@@ -103,6 +104,7 @@ class Transport:
         listener.listen(_BACKLOG)
         self._listener, self._packets, self.port = listener, packets, chosen
         self._version = address.version
+        self._source = None if address.is_unspecified else str(address)
         self._loop.add_reader(packets, self._read_packets)
         self._loop.add_reader(listener, self._accept)
 
@@ -179,6 +181,8 @@ class Transport:
         check = _Check(number, sock)
         self._checks[number] = check
         try:
+            if self._source is not None:
+                sock.bind((self._source, 0))  # The way of the gossip, not another one that happens to work.
             code = sock.connect_ex((str(to.address), to.port))
         except OSError as fault:
             code = fault.errno or errno.EIO
