@@ -29,8 +29,6 @@ TESTS: Final = (  # Those that fail soonest come first.
     "tests/unit/memberlist/test_upstream_state.py",
     "tests/unit/memberlist/test_upstream_timers.py",
     "tests/unit/memberlist/test_push_pull.py",
-    "tests/unit/memberlist/test_company.py",
-    "tests/properties/test_memberlist.py",
 )
 _LEFT_OUT: Final = (
     "core/ReplaceBinaryOperator_BitOr_.*",

@@ -276,7 +276,7 @@ def test_the_name_of_the_dead_is_free_after_the_reclaim_time_and_not_at_it(recla
     assert isinstance(effect.event, Joined if free else Conflicted)
 
 
-@pytest.mark.parametrize(("at", "forgotten"), [(30.0, False), (30.1, True)])
+@pytest.mark.parametrize(("at", "forgotten"), [(10.0, False), (30.0, False), (30.1, True)])
 def test_the_dead_are_forgotten_after_their_time_and_not_at_it(at: float, forgotten: bool) -> None:  # noqa: FBT001  (a case)
     members = table()
     members.dead(Dead(1, "x", "a"), 0.0)
@@ -363,6 +363,13 @@ def test_an_accusation_is_reported_with_the_accuser_and_a_death_with_who_said_it
     assert isinstance(left, Notify)
     assert isinstance(left.event, Left)
     assert left.event.by == "me"
+
+
+@pytest.mark.parametrize("accuser", ["a", "w", "y", "z"])
+def test_only_the_member_itself_can_say_that_it_leaves(accuser: str) -> None:
+    members = table()
+    members.dead(Dead(1, "x", accuser), 1.0)
+    assert record(members).state is State.DEAD
 
 
 def test_a_statement_to_be_sent_at_once_cannot_be_changed_on_its_way() -> None:
