@@ -368,10 +368,14 @@ class Core:
         return self._carried_out(self._prober.verify(suspect, now))
 
     def _suspected(self, heard: Suspect, now: float) -> list[Effect]:
+        """Hear an accusation; perhaps ask the accused too, as long as accusers are wanted."""
         record = self.members.get(heard.node)
-        was_alive = record is not None and record.state is State.ALIVE
+        before = None if record is None or record.suspicion is None else record.suspicion.confirmations
         effects = self.members.suspect(heard, now)
-        if record is not None and was_alive and record.suspicion is not None and self._config.measures.probe_on_rumour:
+        if record is None or record.suspicion is None or not self._config.measures.probe_on_rumour:
+            return effects
+        wanted = before is None or (record.suspicion.confirmations > before and record.suspicion.wants_confirmation)
+        if wanted:
             effects += self._carried_out(self._prober.heard_rumour(record, now))
         return effects
 

@@ -26,6 +26,8 @@ class Measures:
     probe_on_rumour: who hears of a suspicion asks the suspect itself, five members in expectation (probe.py).
     kernel_check: the suspect's kernel is asked before the suspect is declared dead (judge.py).
     flat_log: the suspicion does not grow with the ring below 100 members (config.py).
+    successor_turns: every second turn goes to the member's successor on the circle (watch.py), so that nobody waits for its first
+        probe longer than two intervals, which chance would have it do in a large ring.
     loss_fall_back: on a lossy network the member slows down to `balanced` (loss.py).
     watchers: how many successors each member watches at watch_interval_s, 0 for none (watch.py).
     refutation_s: how long a suspect may refute after enough accusers agreed; 0 for the Lifeguard formula alone.
@@ -41,6 +43,7 @@ class Measures:
     probe_on_rumour: bool = False
     kernel_check: bool = False
     flat_log: bool = False
+    successor_turns: bool = False
     loss_fall_back: bool = False
     watchers: int = 0
     watch_interval_s: float = 0.1

@@ -177,6 +177,8 @@ class Prober:
         self._relays: dict[int, Relay] = {}
         self._watch_at: dict[str, float] = {}
         self._watches_of = -1
+        self._turns = 0
+        self._successor = ""
         self._next_at: float | None = None
         self._round_trips: dict[str, RoundTrip] = {}
         self._send_nacks: set[str] = set()  # members whose nacks came in time at least once
@@ -196,6 +198,7 @@ class Prober:
         self._config = config
         self._watch_at.clear()
         self._watches_of = -1
+        self._successor = ""
         self.start(now)
 
     @property
@@ -225,7 +228,7 @@ class Prober:
             interval_s = self._config.probe_interval_s
             # Ticks missed during a long round are dropped, the phase is kept.
             self._next_at += interval_s * (1 + (now - self._next_at) // interval_s)
-            target = self._rotation.next(now)
+            target = self._whose_turn(now)
             if target is not None:
                 effects += self._begin(target, Reason.TURN, now)
         return [*effects, *self._watch(now)]
@@ -240,13 +243,22 @@ class Prober:
         times += self._watch_at.values()
         return min((time for time in times if time is not None), default=None)
 
+    def _whose_turn(self, now: float) -> Record | None:
+        self._turns += 1
+        successor = self._members.get(self._successor)
+        if self._turns % 2 and successor is not None and successor.state not in GONE:
+            return successor
+        return self._rotation.next(now)
+
     def follow_table(self, now: float) -> None:
         """Choose anew whom to watch, when the member table has changed; each at a random phase."""
         measures = self._config.measures
-        if not measures.watchers or self._watches_of == self._members.changes:
+        if not (measures.watchers or measures.successor_turns) or self._watches_of == self._members.changes:
             return
         self._watches_of = self._members.changes
         living = [record.name for record in self._members if record.state not in GONE]
+        if measures.successor_turns:
+            self._successor = next(iter(successors(self._config.name, living, 1)), "")
         chosen = successors(self._config.name, living, measures.watchers)
         self._watch_at = {
             name: self._watch_at.get(name, now + self._chance.random() * measures.watch_interval_s) for name in chosen

@@ -54,8 +54,8 @@ class Profile:
 _COMPAT: Final = Measures(loop_guard=True)
 _BALANCED: Final = replace(_COMPAT, evidence_hold=True, direct_sends=True, proven_nacks=True)
 _FAST: Final = replace(_BALANCED, kernel_check=True, probe_on_rumour=True, flat_log=True)
-_SUBSECOND: Final = replace(_FAST, retry=True, adaptive_timeout=True, loss_fall_back=True)
-_RING: Final = replace(_SUBSECOND, watchers=3, watch_interval_s=0.1, refutation_s=0.15, confirmations=1)
+_SUBSECOND: Final = replace(_FAST, retry=True, adaptive_timeout=True, successor_turns=True, loss_fall_back=True)
+_RING: Final = replace(_SUBSECOND, successor_turns=False, watchers=3, watch_interval_s=0.1, refutation_s=0.15, confirmations=1)
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {

@@ -67,6 +67,11 @@ class Suspicion:
         return len(self._confirming) - 1
 
     @property
+    def wants_confirmation(self) -> bool:
+        """Whether further accusers would shorten the wait."""
+        return self.confirmations < self._needed
+
+    @property
     def deadline(self) -> float:
         """When the suspect may be declared dead."""
         return max(self._runs_out, self._held_until)

@@ -46,6 +46,7 @@ from memberlist.messages import Ack, Alive, Dead, IndirectPing, Message, NodeSta
 from memberlist.packet import Envelope
 from memberlist.probe import Reason, Round
 from memberlist.profiles import PROFILES, configured
+from memberlist.watch import successors
 from tests.unit.memberlist.test_core import KEY, STRANGER, VSN, seeded
 
 
@@ -196,6 +197,22 @@ def _asked_after_rumour(seed: int) -> tuple[str, ...]:
     return ours.core._prober.probing
 
 
+def test_every_accusation_that_leaves_more_to_be_wished_for_is_another_chance_to_ask() -> None:
+    asking = 0
+    for seed in range(100):
+        ours = Ours(99, seed=seed)
+        ours.hear(Suspect(1, "m1", "m2"))
+        ours.core._prober._rounds = [one for one in ours.core._prober._rounds if one.reason is not Reason.RUMOUR]
+        ours.hear(Suspect(1, "m1", "m2"))
+        assert ours.core._prober.probing == ()
+        ours.hear(Suspect(1, "m1", "m3"))
+        asking += "m1" in ours.core._prober.probing
+        ours.core._prober._rounds.clear()
+        ours.hear(Suspect(1, "m1", "m4"))
+        assert ours.core._prober.probing == ()
+    assert 1 <= asking <= 12
+
+
 def test_a_suspect_that_is_heard_is_asked_again_and_not_declared() -> None:
     ours = Ours(4)
     ours.hear(Suspect(1, "m1", "m2"))
@@ -254,6 +271,18 @@ def test_a_miss_of_a_watcher_is_judged_after_a_hundred_and_forty_milliseconds() 
         (first.started + 0.04, first.started + 0.08, first.started + 0.14)
     )
     assert first.target in {e.member.name for e in events(ours.until(first.deadline), Suspected)}  # type: ignore[attr-defined]
+
+
+def test_every_second_turn_goes_to_the_successor() -> None:
+    ours = Ours(20)
+    targets: list[str] = []
+    for _ in range(40):
+        current, _ = ours.until_probe()
+        targets.append(current.target)
+        ours.hear(Ack(current.sequence))
+    successor = successors("me", [f"m{number}" for number in range(20)], 1)[0]
+    assert targets[::2] == [successor] * 20
+    assert len(set(targets[1::2])) == 20
 
 
 # who is there no more
