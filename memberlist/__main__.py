@@ -25,6 +25,8 @@ from memberlist.config import PORT, Config, lan, wan
 from memberlist.effects import Endpoint, Member, MemberEvent
 from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring, metallb_key
+from memberlist.measures import PROFILE_NAMES
+from memberlist.profiles import configured
 
 _LEAVE_S: Final = 1.0
 
@@ -48,16 +50,20 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--seed", action="append", default=[], type=_endpoint, metavar="IP[:PORT]", help="may be repeated")
     join.add_argument("--name", default=socket.gethostname(), help="member name, unique in the ring (default: host name)")
     join.add_argument("--key-file", type=Path, metavar="FILE", help="MetalLB's secret, byte for byte (default: plain text)")
-    join.add_argument("--wan", action="store_true", help="timing for several sites, as --ml-wan-config")
+    timing = join.add_mutually_exclusive_group()
+    timing.add_argument("--wan", action="store_true", help="timing for several sites, as --ml-wan-config")
+    timing.add_argument("--profile", choices=PROFILE_NAMES, help="how soon a crash is found out (default: as Go's LAN preset)")
     join.add_argument("--delegate-versions", type=_versions, default=(0, 0, 0), metavar="MIN,MAX,SPOKEN", help="serf: 2,5,4")
     join.add_argument("-o", dest="output", choices=["text", "json"], default="text", help="form of the lines")
     return parser
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    preset = wan if arguments.wan else lan
     bind: Endpoint = arguments.bind
     versions = arguments.delegate_versions
+    if arguments.profile:
+        return configured(arguments.profile, arguments.name, bind.address, bind.port, delegate_versions=versions)
+    preset = wan if arguments.wan else lan
     return preset(arguments.name, bind.address, bind.port, delegate_versions=versions)
 
 
@@ -103,7 +109,7 @@ class _Lines:
         facts: dict[str, object] = {}
         for field in fields(event):
             value = getattr(event, field.name)
-            facts |= _facts(value) if isinstance(value, Member) else {field.name: str(value)}
+            facts |= _facts(value) if isinstance(value, Member) else {field.name: _plain(value)}
         self.write(type(event).__name__.lower(), **facts)
 
 
@@ -113,7 +119,16 @@ def _facts(member: Member) -> dict[str, object]:
         "address": str(Endpoint(member.address, member.port)),
         "state": member.state.name.lower(),
         "incarnation": member.incarnation,
+        "profile": member.profile,
+        "meta": member.meta.decode(errors="replace"),
     }
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can hold."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value if isinstance(value, (int, float)) else str(value)
 
 
 async def _watch(config: Config, keyring: Keyring | None, seeds: Sequence[Endpoint], lines: _Lines) -> int:

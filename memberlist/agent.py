@@ -17,6 +17,8 @@ from memberlist.chance import Chance
 from memberlist.config import Config
 from memberlist.core import Core
 from memberlist.effects import (
+    BroadcastMessage,
+    CheckLiveness,
     CloseStream,
     Effect,
     Endpoint,
@@ -30,11 +32,16 @@ from memberlist.effects import (
     MemberEvent,
     Notify,
     OpenStream,
+    SendMessage,
     SendPacket,
+    SendReliably,
+    SetUserState,
     UpdateMeta,
     WriteStream,
 )
+from memberlist.errors import ConfigError
 from memberlist.keyring import NONCE_LENGTH, Keyring
+from memberlist.members import NO_VETOES, Vetoes
 from memberlist.transport import Transport
 
 
@@ -42,7 +49,8 @@ class Agent:
     """One member: start, join, leave, stop.
 
     `on_event` is called for every MemberEvent, in order, from the event loop; it must return quickly and not raise. With
-    `keyring` None the gossip is plain text. `rng` is for tests; nonces always come from the operating system.
+    `keyring` None the gossip is plain text; keys may be added to it, used and removed while the member runs. `vetoes` is asked
+    before members are let in. `rng` is for tests; nonces always come from the operating system.
     """
 
     def __init__(
@@ -51,9 +59,11 @@ class Agent:
         *,
         keyring: Keyring | None = None,
         on_event: Callable[[MemberEvent], None],
+        vetoes: Vetoes = NO_VETOES,
         rng: Chance | None = None,
     ) -> None:
         self._config = config
+        self._vetoes = vetoes
         self._keyring = keyring
         self._on_event = on_event
         self._chance: Chance = rng if rng is not None else random.Random()  # noqa: S311  (whom to ask, not a secret)
@@ -78,7 +88,12 @@ class Agent:
         self._transport = transport
         self._stopped = loop.create_future()
         self._core = Core(
-            self._config, transport.port, keyring=self._keyring, chance=self._chance, nonces=_operating_system_nonce
+            self._config,
+            transport.port,
+            keyring=self._keyring,
+            chance=self._chance,
+            nonces=_operating_system_nonce,
+            vetoes=self._vetoes,
         )
         with self._step():
             self._carry_out(self._core.start(loop.time()))
@@ -127,12 +142,34 @@ class Agent:
         return self._core.members.usable() if self._core is not None else ()
 
     def rejections(self) -> dict[str, int]:
-        """Return how many packets and streams were dropped, by kind of error."""
-        return dict(self._core.rejections) if self._core is not None else {}
+        """Return how many packets, streams and statements were refused, by kind."""
+        return self._core.refusals() if self._core is not None else {}
 
     def probes_answered(self) -> int:
         """Return how many probes of this member were answered since it started."""
         return self._core.probes_answered if self._core is not None else 0
+
+    @property
+    def profile(self) -> str:
+        """The profile in effect; "" while the agent does not run, and for a member with numbers of its own."""
+        return self._core.profile if self._core is not None else ""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether this member takes itself for cut off from most others; see isolation.py."""
+        return self._core is not None and self._core.isolation.active
+
+    def counters(self) -> dict[str, float]:
+        """Return how the detection fares: probes answered and voided, share of pings lost, own health, longest stall."""
+        if self._core is None:
+            return {}
+        return {
+            "probes_answered": self._core.probes_answered,
+            "probes_voided": self._core.probes_voided,
+            "pings_lost_share": self._core.pings_lost or 0.0,
+            "health": self._core.health,
+            "longest_stall_s": self._core.lag.longest_s,
+        }
 
     async def join(self, seeds: Sequence[tuple[str, int]], *, timeout_s: float = 10.0) -> int:
         """Exchange member tables with every seed, all at once; return how many answered.
@@ -188,8 +225,33 @@ class Agent:
         await asyncio.wait([spread], timeout=timeout_s)
 
     def update_meta(self, meta: bytes) -> None:
-        """Gossip other metadata, at most 512 bytes."""
+        """Gossip other metadata.
+
+        Raises:
+            ConfigError: it is longer than Config.meta_max.
+
+        """
+        if len(meta) > self._config.meta_max:
+            raise ConfigError(f"meta has {len(meta)} bytes; at most {self._config.meta_max} may be gossiped")
         self._take(UpdateMeta(meta))
+
+    # The application's own messages.
+
+    def send(self, to: Endpoint, payload: bytes) -> None:
+        """Send bytes to a member in one packet, which may get lost; beyond some 1300 bytes use send_reliably."""
+        self._take(SendMessage(to, payload))
+
+    def send_reliably(self, to: Endpoint, payload: bytes) -> None:
+        """Send bytes to a member over a stream."""
+        self._take(SendReliably(to, payload))
+
+    def broadcast(self, payload: bytes) -> None:
+        """Gossip bytes to all members; what does not fit a packet is dropped."""
+        self._take(BroadcastMessage(payload))
+
+    def set_user_state(self, state: bytes, *, ack_payload: bytes = b"") -> None:
+        """Send bytes with every exchange of tables from now on, and others with every ack of a ping."""
+        self._take(SetUserState(state, ack_payload))
 
     # The machine.
 
@@ -204,6 +266,9 @@ class Agent:
 
     def _tick(self) -> None:
         self._timer = None
+        if self._core is not None:
+            assert self._transport is not None
+            self._transport.read_waiting()
         if self._core is not None:
             with self._step():
                 self._carry_out(self._core.tick(asyncio.get_running_loop().time()))
@@ -250,6 +315,8 @@ class Agent:
                     transport.write_stream(stream, data)
                 case CloseStream(stream=stream):
                     transport.close_stream(stream)
+                case CheckLiveness(check=check, to=to, timeout_s=timeout_s):
+                    transport.check_liveness(check, to, timeout_s)
                 case Notify(event=event):
                     self._on_event(event)
                 case JoinAnswered(token=token):

@@ -53,6 +53,10 @@ class BroadcastQueue:
             insort(self._items, _Item(0, -len(message), -item_id, name, message))
         return item_id
 
+    def prune(self, count: int) -> None:
+        """Drop what was sent most often until so many are left."""
+        del self._items[count:]
+
     def take(self, *, part_overhead: int, limit: int, transmits_max: int, count_max: int = 254) -> list[bytes]:
         """Return at most count_max statements for one packet, whose lengths with part_overhead each stay within `limit` bytes.
 

@@ -12,18 +12,24 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final, TypeAlias
 
 from memberlist.errors import ConfigError
+from memberlist.marker import MARK_MAX
+from memberlist.measures import NOTHING, PROFILE_NAMES, Measures
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 META_MAX: Final = 512  # bytes; Go refuses to start with more
 PORT: Final = 7946
 _PACKET_MIN: Final = 512
 _PACKET_MAX: Final = 65_000  # of the 65,507 bytes of UDP over IPv4; the checksum is not counted in the budget
-_PROTOCOL: Final = (1, 5, 2)  # understood from, up to, and spoken
+_PROTOCOL: Final = (1, 5)  # understood from and up to
+FLAT_UP_TO: Final = 100  # members; with flat_log the suspicion is as long as in a ring of ten up to here
+CHECK_S: Final = 0.05  # how long a kernel may take to answer
+WATCH_VERDICT_S: Final = 0.14  # from a watcher's first unanswered ping to its suspicion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,10 @@ class Config:
     delegate_versions: (min, max, spoken) of the application; MetalLB has (0, 0, 0), serf needs (2, 5, 4).
     relay_patience: the part of probe_timeout_s after which a relay reports that its ping went unanswered. Go waits all of it,
     which is too late for the prober to hear (Lifeguard proposes 0.8).
+    protocol_version: the one spoken. Version 1 seals packets in the padded form and takes its own port for everybody's.
+    allowed_networks: where members may live; None for everywhere.
+    profile: the profile of profiles.py these numbers come from, told to the other members; "" for plain numbers, which never
+    change by themselves. measures: what is done beyond the plain algorithm.
     """
 
     name: str
@@ -42,7 +52,11 @@ class Config:
     advertise_port: int | None = None
     meta: bytes = b""
     label: bytes = b""
+    protocol_version: int = 2
     delegate_versions: tuple[int, int, int] = (0, 0, 0)
+    allowed_networks: tuple[IPNetwork, ...] | None = None
+    profile: str = ""
+    measures: Measures = NOTHING
     stream_timeout_s: float = 10.0
     indirect_checks: int = 3
     retransmit_mult: int = 4
@@ -65,6 +79,8 @@ class Config:
     stream_bytes_max: int = 4 * 1024 * 1024
     members_max: int = 10_000
     inbound_streams_max: int = 127
+    inbound_streams_per_source_max: int = 16
+    report_pings: bool = False
 
     def __post_init__(self) -> None:
         _check_names_and_addresses(self)
@@ -73,12 +89,26 @@ class Config:
     @property
     def versions(self) -> bytes:
         """The six version bytes every alive message carries."""
-        return bytes((*_PROTOCOL, *self.delegate_versions))
+        return bytes((*_PROTOCOL, self.protocol_version, *self.delegate_versions))
 
     @property
     def advertised(self) -> IPAddress:
         """The address other members send to."""
         return self.advertise_address or self.bind_address
+
+    @property
+    def meta_max(self) -> int:
+        """How many bytes of metadata the application may have: 512, less the mark of a profile."""
+        return META_MAX - (MARK_MAX if self.profile else 0)
+
+    def port_of(self, port: int) -> int:
+        """Return the port that is meant by one in a message: 0 is this member's own, and so is any in protocol 1."""
+        return port if port and self.protocol_version > 1 else self.bind_port
+
+    def allows(self, address: IPAddress) -> bool:
+        """Return whether a member may live at this address."""
+        networks = self.allowed_networks
+        return networks is None or any(address in network for network in networks)
 
 
 def _check_names_and_addresses(config: Config) -> None:
@@ -90,10 +120,19 @@ def _check_names_and_addresses(config: Config) -> None:
         port = getattr(config, field)
         if port is not None and not 0 <= port <= 65535:
             raise ConfigError(f"{field} is {port}; a port is 0 to 65535")
-    if len(config.meta) > META_MAX:
-        raise ConfigError(f"meta has {len(config.meta)} bytes; at most {META_MAX} may be gossiped")
+    if len(config.meta) > config.meta_max:
+        raise ConfigError(f"meta has {len(config.meta)} bytes; at most {config.meta_max} may be gossiped")
+    if config.profile not in {"", *PROFILE_NAMES}:
+        raise ConfigError(f"profile is {config.profile!r}; known are {', '.join(PROFILE_NAMES)}")
+    if not _PROTOCOL[0] <= config.protocol_version <= _PROTOCOL[1]:
+        raise ConfigError(
+            f"protocol_version is {config.protocol_version}; this package speaks {_PROTOCOL[0]} to {_PROTOCOL[1]}"
+        )
     if any(not 0 <= version <= 255 for version in config.delegate_versions):
         raise ConfigError(f"delegate_versions is {config.delegate_versions}; each is one byte")
+    low, high, spoken = config.delegate_versions
+    if not low <= spoken <= high:
+        raise ConfigError(f"delegate_versions is {config.delegate_versions}; the spoken version must lie in the range")
 
 
 def _check_numbers(config: Config) -> None:
@@ -171,10 +210,14 @@ def local(name: str, bind_address: IPAddress | str, bind_port: int = PORT, **set
 def suspicion_min_s(config: Config, n: int) -> float:
     """Return how long a suspect may refute at least, in a ring of n known members (dead ones not yet forgotten included).
 
-    suspicion_mult x max(1, log10 n) x probe interval, the middle factor cut to thousandths, as hashicorp/memberlist does.
+    suspicion_mult x max(1, log10 n) x probe interval, the middle factor cut to thousandths, as hashicorp/memberlist does. With
+    flat_log n counts in hundreds, since the direct sends that go with it reach everybody at once. In the ring profile the
+    interval is that of the watchers.
     """
-    scale = math.floor(1000 * max(1.0, math.log10(max(1, n)))) / 1000
-    return config.suspicion_mult * scale * config.probe_interval_s
+    size = n / FLAT_UP_TO * 10 if config.measures.flat_log else n
+    scale = math.floor(1000 * max(1.0, math.log10(max(1, size)))) / 1000
+    interval_s = config.measures.watch_interval_s if config.measures.watchers else config.probe_interval_s
+    return config.suspicion_mult * scale * interval_s
 
 
 def confirmations_needed(config: Config, living: int) -> int:
@@ -183,31 +226,62 @@ def confirmations_needed(config: Config, living: int) -> int:
     `living` counts who is alive or suspect. Go counts the dead and the departed too, until they are forgotten, and then waits
     for confirmations that nobody can give: a crash soon after another took 11 s instead of 5 in a ring of four.
     """
-    needed = max(0, config.suspicion_mult - 2)
+    wanted = config.measures.confirmations
+    needed = max(0, config.suspicion_mult - 2 if wanted is None else wanted)
     return 0 if living - 2 < needed else needed
+
+
+def lone_detection_time_max_s(config: Config, n: int) -> float:
+    """Return the bound on the time from a crash to its declaration by one observer that nobody helps, in a ring of n.
+
+    D = W + P + S + C, each at its worst, without packet loss:
+      W = (2n - 3) T   the wait until its round-robin reaches the victim: last in this round, last again after the shuffle
+      P = A T          the failed probe, at the worst local health (awareness_max A)
+      S                the suspicion timer without any confirmation: its maximum, or the minimum where the ring is too small
+                       for confirmations
+      C                what direct sends and the kernel check add at the end
+    With T the probe interval.
+    """
+    minimum = suspicion_min_s(config, n)
+    suspicion = minimum * config.suspicion_max_mult if confirmations_needed(config, n) else minimum
+    wait = max(1, 2 * n - 3) * config.probe_interval_s
+    return wait + config.awareness_max * config.probe_interval_s + suspicion + _last_checks_s(config)
+
+
+def _last_checks_s(config: Config) -> float:
+    patience_s = hearsay_patience_s(config)
+    return patience_s + (CHECK_S if config.measures.kernel_check else 0.0)
+
+
+def hearsay_patience_s(config: Config) -> float:
+    """Return how much longer a member waits that never probed the suspect itself; the accusers will tell it directly."""
+    return 2 * config.gossip_interval_s if config.measures.direct_sends else 0.0
 
 
 def detection_time_max_s(config: Config, n: int) -> float:
     """Return the bound on the time from a crash to the first member that declares it, in a ring of n, without packet loss.
 
-    D = W + P + S, each at its worst, for one observer that nobody helps:
-      W = (2n - 3) T   the wait until its round-robin reaches the victim: last in this round, last again after the shuffle
-      P = A T          the failed probe, at the worst local health (awareness_max A)
-      S                the suspicion timer without any confirmation: its maximum, or the minimum where the ring is too small
-                       for confirmations
-    With T the probe interval. All others know within a few gossip intervals more. What is usual is detection_time_mean_s.
+    It is lone_detection_time_max_s, since chance may leave all to one observer. Not so with watchers in good health: at most
+    one watch interval until two of them ask, 140 ms until they suspect, the time to refute, and CHECK_S for the kernel and the
+    network. All others know within a few gossip intervals more, or at once with direct sends.
+    What is usual is detection_time_mean_s.
     """
-    minimum = suspicion_min_s(config, n)
-    suspicion = minimum * config.suspicion_max_mult if confirmations_needed(config, n) else minimum
-    wait = max(1, 2 * n - 3) * config.probe_interval_s
-    return wait + config.awareness_max * config.probe_interval_s + suspicion
+    measures = config.measures
+    if measures.watchers:
+        refutation_s = measures.refutation_s if n > 2 else suspicion_min_s(config, n)
+        return measures.watch_interval_s + WATCH_VERDICT_S + refutation_s + CHECK_S
+    return lone_detection_time_max_s(config, n)
 
 
 def detection_time_mean_s(config: Config, n: int) -> float:
     """Return the mean of the same time for healthy members, n >= 2.
 
-    W = T (1 - 1/n): the least of n - 1 waits of random phase; P = T; S = the minimum, since confirmations arrive in time.
+    W = T (1 - 1/n): the least of n - 1 waits of random phase; P = T; S = the minimum, since confirmations arrive in time. With
+    watchers W is half the watch interval (the second of three of random phase), P = 140 ms and S the time to refute.
     """
+    measures = config.measures
+    if measures.watchers and n > 2:
+        return measures.watch_interval_s / 2 + WATCH_VERDICT_S + measures.refutation_s
     return config.probe_interval_s * (2 - 1 / n) + suspicion_min_s(config, n)
 
 

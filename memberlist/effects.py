@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeAlias
 
 from memberlist.messages import State
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: bytes | str | IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped
+    return parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +34,7 @@ class Endpoint:
     @classmethod
     def of(cls, address: bytes | str | IPv4Address | IPv6Address, port: int) -> Endpoint:
         """Build from raw bytes, text or an address; ValueError when it is none."""
-        parsed = ip_address(address)
-        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        return cls(parsed, port)
+        return cls(_parsed(address), port)
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
@@ -44,6 +50,8 @@ class Member:
     meta: bytes
     state: State
     incarnation: int
+    profile: str = ""
+    """The profile its mark tells, "" for a member that is not of this package; `meta` is without the mark."""
 
 
 class Cause(StrEnum):
@@ -110,7 +118,77 @@ class Rejected:
     reason: str
 
 
-MemberEvent: TypeAlias = Joined | Updated | Suspected | Refuted | Left | Conflicted | Rejected
+@dataclass(frozen=True, slots=True)
+class ProfileChanged:
+    """Another profile is in effect than before. `configured` is the one this member was given."""
+
+    profile: str
+    configured: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Isolated:
+    """This member lost `lost` of `of` members (itself counted) so fast that it is more likely cut off itself."""
+
+    lost: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationEnded:
+    """More than half of the members that were there before the isolation are there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """The application of another member says something. `source` is where the packet or stream came from."""
+
+    source: Endpoint
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UserStateReceived:
+    """The application state that came with another member's table; `join` when one of the two was joining."""
+
+    source: Endpoint
+    state: bytes
+    join: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PingCompleted:
+    """A member answered a direct ping; only reported with Config.report_pings. `payload` is its application's."""
+
+    member: Member
+    round_trip_s: float
+    payload: bytes
+
+
+MemberEvent: TypeAlias = (
+    Joined
+    | Updated
+    | Suspected
+    | Refuted
+    | Left
+    | Conflicted
+    | Rejected
+    | ProfileChanged
+    | Isolated
+    | IsolationEnded
+    | MessageReceived
+    | UserStateReceived
+    | PingCompleted
+)
+
+
+class Liveness(Enum):
+    """What became of a connection attempt that asked only whether there is a kernel."""
+
+    ANSWERED = "answered"  # The handshake came about: the host lives, whatever its process does.
+    REFUSED = "refused"  # The host lives and nobody listens: the process is gone.
+    SILENT = "silent"  # Nothing came in time: host or path are gone.
 
 
 class Failure(Enum):
@@ -191,8 +269,60 @@ class UpdateMeta:
     meta: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LivenessChecked:
+    """The outcome of CheckLiveness with the same number."""
+
+    check: int
+    outcome: Liveness
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send the application's bytes to a member in one packet; it may get lost."""
+
+    to: Endpoint
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendReliably:
+    """Send the application's bytes to a member over a stream."""
+
+    to: Endpoint
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastMessage:
+    """Gossip the application's bytes to all members. The oldest of more than 256 that wait is dropped."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetUserState:
+    """Send these bytes of the application with every table from now on, and with every ack these."""
+
+    state: bytes = b""
+    ack_payload: bytes = b""
+
+
 Input: TypeAlias = (
-    PacketReceived | PacketRefused | StreamAccepted | StreamConnected | StreamReceived | StreamEnded | Join | Leave | UpdateMeta
+    PacketReceived
+    | PacketRefused
+    | StreamAccepted
+    | StreamConnected
+    | StreamReceived
+    | StreamEnded
+    | Join
+    | Leave
+    | UpdateMeta
+    | LivenessChecked
+    | SendMessage
+    | SendReliably
+    | BroadcastMessage
+    | SetUserState
 )
 
 
@@ -232,6 +362,18 @@ class CloseStream:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckLiveness:
+    """Open a TCP connection and close it at once: does the kernel there live? Answered by one LivenessChecked.
+
+    Nothing within timeout_s is SILENT.
+    """
+
+    check: int
+    to: Endpoint
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Notify:
     """Tell the application."""
 
@@ -258,4 +400,6 @@ class LeaveSpread:
     """The leave was sent as often as it is to be sent, or nobody is there to hear it."""
 
 
-Effect: TypeAlias = SendPacket | OpenStream | WriteStream | CloseStream | Notify | JoinAnswered | JoinFailed | LeaveSpread
+Effect: TypeAlias = (
+    SendPacket | OpenStream | WriteStream | CloseStream | CheckLiveness | Notify | JoinAnswered | JoinFailed | LeaveSpread
+)

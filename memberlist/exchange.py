@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 from memberlist import push_pull, streams
 from memberlist.config import Config
@@ -18,6 +19,7 @@ from memberlist.effects import (
     Failure,
     JoinAnswered,
     JoinFailed,
+    MessageReceived,
     Notify,
     OpenStream,
     Rejected,
@@ -25,11 +27,12 @@ from memberlist.effects import (
     StreamConnected,
     StreamEnded,
     StreamReceived,
+    UserStateReceived,
     WriteStream,
 )
 from memberlist.errors import WireError
 from memberlist.members import Members
-from memberlist.messages import Ack, ErrorReply, Message, Ping, PushPull
+from memberlist.messages import Ack, ErrorReply, Message, Ping, PushPull, UserMessage
 from memberlist.packet import Envelope, NonceSource
 from memberlist.probe import PingByStream, Prober
 
@@ -41,6 +44,10 @@ class Purpose(Enum):
     JOIN = auto()
     PUSH_PULL = auto()
     PING = auto()
+    MESSAGE = auto()
+
+
+_TABLE_BYTES: Final = 4096  # Who sent so much without an end is sending a table.
 
 
 @dataclass(slots=True)
@@ -66,18 +73,28 @@ class Exchanges:
         self._nonces = nonces
         self._open: dict[int, Stream] = {}
         self._last_number = 0
+        self.user_state = b""
 
     # Opening.
 
     def join(self, token: int, seed: Endpoint, now: float) -> list[Effect]:
         """Exchange tables with a seed."""
         deadline = now + self._config.stream_timeout_s
-        return self._dial(Purpose.JOIN, seed, PushPull(push_pull.table(self._members), join=True), deadline, token)
+        return self._dial(Purpose.JOIN, seed, self._table(join=True), deadline, token)
 
     def push_pull(self, peer: Endpoint, now: float) -> list[Effect]:
-        """Exchange tables with a member."""
+        """Exchange tables with a member, unless that is going on."""
+        if any(one.peer == peer and one.purpose in {Purpose.PUSH_PULL, Purpose.JOIN} for one in self._open.values()):
+            return []
         deadline = now + self._config.stream_timeout_s
-        return self._dial(Purpose.PUSH_PULL, peer, PushPull(push_pull.table(self._members)), deadline)
+        return self._dial(Purpose.PUSH_PULL, peer, self._table(join=False), deadline)
+
+    def send(self, to: Endpoint, payload: bytes, now: float) -> list[Effect]:
+        """Send a message of the application."""
+        return self._dial(Purpose.MESSAGE, to, UserMessage(payload), now + self._config.stream_timeout_s)
+
+    def _table(self, *, join: bool) -> PushPull:
+        return PushPull(push_pull.table(self._members), join=join, user_state=self.user_state)
 
     def ping(self, request: PingByStream) -> list[Effect]:
         """Ping over a stream."""
@@ -100,19 +117,33 @@ class Exchanges:
     # What the shell reports.
 
     def accepted(self, event: StreamAccepted, now: float) -> list[Effect]:
-        """Serve a peer that dialled, unless too many are being served."""
-        serving = sum(stream.purpose is Purpose.SERVE for stream in self._open.values())
-        if serving >= self._config.inbound_streams_max:
-            return [CloseStream(event.stream)]
+        """Serve a peer that dialled, unless too many are being served, or too many for that address."""
+        serving = [stream for stream in self._open.values() if stream.purpose is Purpose.SERVE]
+        same = sum(stream.peer.address == event.source.address for stream in serving)
+        limits = self._config
+        if len(serving) >= limits.inbound_streams_max or same >= limits.inbound_streams_per_source_max * self._members_at(
+            event
+        ):
+            return [CloseStream(event.stream), _busy(event.source, f"{len(serving)} streams are open, {same} to this address")]
         deadline = now + self._config.stream_timeout_s
         reader = self._reader(from_dialer=True)
         self._open[event.stream] = Stream(event.stream, Purpose.SERVE, event.source, reader, deadline)
         return []
 
+    def _members_at(self, event: StreamAccepted | Stream) -> int:
+        """Return how many members live at the peer's address, at least one: it may be about to join."""
+        address = (event.source if isinstance(event, StreamAccepted) else event.peer).address
+        return max(1, sum(record.endpoint.address == address for record in self._members))
+
     def connected(self, event: StreamConnected) -> list[Effect]:
-        """Note that a ping's target took the connection."""
+        """Note that a ping's target took the connection; a message of the application is all there is to say."""
         stream = self._open.get(event.stream)
-        if stream is not None and stream.purpose is Purpose.PING:
+        if stream is None:
+            return []
+        if stream.purpose is Purpose.MESSAGE:
+            del self._open[stream.number]
+            return [CloseStream(stream.number)]
+        if stream.purpose is Purpose.PING:
             self._prober.stream_connected(stream.reference)
         return []
 
@@ -126,11 +157,26 @@ class Exchanges:
         except WireError as problem:
             return self._unreadable(stream, problem)
         if message is None:
-            return []
+            return self._one_table_at_a_time(stream)
         del self._open[stream.number]
         if stream.purpose is Purpose.SERVE:
             return self._serve(stream, message, now)
         return [CloseStream(stream.number), *self._conclude(stream, message, now)]
+
+    def _one_table_at_a_time(self, stream: Stream) -> list[Effect]:
+        """Refuse a stream that brings a second unfinished table from the same member."""
+        if stream.purpose is not Purpose.SERVE or stream.reader.bytes_read <= _TABLE_BYTES:
+            return []
+        unfinished = sum(
+            other.purpose is Purpose.SERVE
+            and other.peer.address == stream.peer.address
+            and other.reader.bytes_read > _TABLE_BYTES
+            for other in self._open.values()
+        )
+        if unfinished <= self._members_at(stream):
+            return []
+        del self._open[stream.number]
+        return [CloseStream(stream.number), _busy(stream.peer, "another table from this address is not finished")]
 
     def ended(self, event: StreamEnded) -> list[Effect]:
         """Take note that a stream is gone before its exchange was done."""
@@ -149,7 +195,7 @@ class Exchanges:
 
     def wake_at(self) -> float | None:
         """Return the nearest deadline."""
-        return min((stream.deadline for stream in self._open.values()), default=None)
+        return min(stream.deadline for stream in self._open.values()) if self._open else None
 
     # Outcomes.
 
@@ -161,11 +207,13 @@ class Exchanges:
                     return [close]
                 return [self._reply(stream, Ack(message.sequence)), close]
             case PushPull():
-                reply = self._reply(stream, PushPull(push_pull.table(self._members), join=message.join))
-                problem, merged = self._merge(message, now)
+                reply = self._reply(stream, self._table(join=message.join))
+                problem, merged = self._merge(stream.peer, message, now)
                 refused = [_refused(stream, problem)] if problem else []
                 return [reply, close, *refused, *merged]
-            case _:  # The application's own messages: none of ours.
+            case UserMessage(payload=payload):
+                return [close, Notify(MessageReceived(stream.peer, payload))]
+            case _:
                 return [close]
 
     def _conclude(self, stream: Stream, message: Message, now: float) -> list[Effect]:
@@ -174,7 +222,7 @@ class Exchanges:
                 self._prober.stream_answered(stream.reference)
             return []
         if isinstance(message, PushPull):
-            problem, merged = self._merge(message, now)
+            problem, merged = self._merge(stream.peer, message, now)
         else:
             said = message.text if isinstance(message, ErrorReply) else type(message).__name__
             problem, merged = f"answered with {said!r} instead of its members", []
@@ -182,9 +230,16 @@ class Exchanges:
             return [*merged, JoinFailed(stream.reference, problem) if problem else JoinAnswered(stream.reference)]
         return [_refused(stream, problem)] if problem else merged
 
-    def _merge(self, received: PushPull, now: float) -> tuple[str | None, list[Effect]]:
+    def _merge(self, peer: Endpoint, received: PushPull, now: float) -> tuple[str | None, list[Effect]]:
         problem = push_pull.disagreement(push_pull.table(self._members), received.states)
-        return (problem, []) if problem else (None, push_pull.merge(self._members, received, self._config.bind_port, now))
+        if not problem and received.join:
+            problem = self._members.objection_to_join(push_pull.joining(received))
+        if problem:
+            return problem, []
+        merged = push_pull.merge(self._members, received, self._config.port_of, now)
+        if received.user_state:
+            merged.append(Notify(UserStateReceived(peer, received.user_state, received.join)))
+        return None, merged
 
     def _unreadable(self, stream: Stream, problem: WireError) -> list[Effect]:
         del self._open[stream.number]
@@ -205,3 +260,7 @@ class Exchanges:
 
 def _refused(stream: Stream, problem: str) -> Notify:
     return Notify(Rejected(stream.peer, f"Exchange: {problem}"))
+
+
+def _busy(peer: Endpoint, why: str) -> Notify:
+    return Notify(Rejected(peer, f"Busy: {why}"))

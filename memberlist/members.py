@@ -8,20 +8,22 @@ in the same table. The rules, for a known incarnation i and a heard one j:
     suspect i        j > i                        j >= i confirms              j >= i
     dead, left i     j > i, or address reclaim    never                        never
 
-core.py feeds it messages, push_pull.py whole tables, probe.py its own accusations. It queues what others must hear and
-returns what the application must hear. Refuses to send anything itself.
+core.py feeds it messages, push_pull.py whole tables, probe.py its own accusations, judge.py its own declarations. It queues what
+others must hear and returns what the application must hear. Refuses to send anything itself; what should go out without waiting
+for gossip is kept for take_urgent().
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from memberlist import wire
 from memberlist.awareness import Awareness
 from memberlist.broadcast import BroadcastQueue
-from memberlist.config import Config, confirmations_needed, suspicion_min_s
+from memberlist.config import FLAT_UP_TO, Config, confirmations_needed, suspicion_min_s
 from memberlist.effects import (
     Cause,
     Conflicted,
@@ -35,10 +37,12 @@ from memberlist.effects import (
     Suspected,
     Updated,
 )
-from memberlist.messages import VERSIONS_LENGTH, Alive, Dead, State, Suspect
+from memberlist.marker import marked, read_mark
+from memberlist.messages import VERSIONS_LENGTH, Alive, Dead, Gossip, State, Suspect
 from memberlist.suspicion import Suspicion
 
 META_ACCEPTED_MAX: Final = 4096  # Go accepts any length; beyond this a statement could never be passed on.
+_REPEAT_GAP_S: Final = 0.05  # between two repetitions of a refutation to one accuser
 GONE: Final = frozenset({State.DEAD, State.LEFT})
 
 
@@ -64,9 +68,37 @@ class Record:
         """The highest protocol version the member understands."""
         return self.versions[1]
 
+    def profile(self) -> str:
+        """The profile that the member was given, "" for a foreign member."""
+        return read_mark(self.meta)[0]
+
     def seen(self) -> Member:
         """Return the record as the application sees it."""
-        return Member(self.name, self.endpoint.address, self.port, self.meta, self.state, self.incarnation)
+        profile, meta = read_mark(self.meta)
+        return Member(self.name, self.endpoint.address, self.port, meta, self.state, self.incarnation, profile)
+
+
+@dataclass(frozen=True, slots=True)
+class Urgent:
+    """A statement to be sent at once: to one member, or to all for None."""
+
+    statement: Gossip
+    to: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vetoes:
+    """What the application will not have: each returns why not, None for no objection. They must be quick and not raise.
+
+    alive: asked before a statement about another member is believed. merge: asked with the other's members before the table of a
+    join is taken in.
+    """
+
+    alive: Callable[[Member], str | None] = lambda _: None
+    merge: Callable[[tuple[Member, ...]], str | None] = lambda _: None
+
+
+NO_VETOES: Final = Vetoes()
 
 
 class Members:
@@ -76,8 +108,18 @@ class Members:
     and this member is alive in its own table until it leaves. check_invariants() says so.
     """
 
-    def __init__(self, config: Config, port: int, queue: BroadcastQueue, awareness: Awareness) -> None:
+    def __init__(
+        self, config: Config, port: int, queue: BroadcastQueue, awareness: Awareness, vetoes: Vetoes = NO_VETOES
+    ) -> None:
         self._config = config
+        self._vetoes = vetoes
+        self._urgent: list[Urgent] = []
+        self._repeated: dict[str, float] = {}
+        self._refuted_at = -1.0
+        self._endpoints: dict[Endpoint, Record] = {}
+        self._endpoints_of = -1
+        self.changes = 0  # Rises whenever a state, an address or metadata changes.
+        self.refused: Counter[str] = Counter()  # Statements that were not believed though well-formed, by reason.
         self._queue = queue
         self._awareness = awareness
         self._leave_id: int | None = None
@@ -86,7 +128,7 @@ class Members:
             name=config.name,
             address=config.advertised.packed,
             port=port,
-            meta=config.meta,
+            meta=marked(config.profile, config.meta),
             versions=config.versions,
             incarnation=1,
             state=State.ALIVE,
@@ -113,13 +155,25 @@ class Members:
 
     def knows(self, endpoint: Endpoint) -> bool:
         """Return whether a known member lives there."""
-        return any(record.endpoint == endpoint for record in self._records.values())
+        return self.at(endpoint) is not None
+
+    def at(self, endpoint: Endpoint) -> Record | None:
+        """Return the member that lives there, or None."""
+        if self._endpoints_of != self.changes:
+            self._endpoints = {record.endpoint: record for record in self._records.values()}
+            self._endpoints_of = self.changes
+        return self._endpoints.get(endpoint)
+
+    def suspects(self) -> tuple[Record, ...]:
+        """Return who is suspected now."""
+        return tuple(self._suspects.values())
 
     def alone(self) -> bool:
         """Return whether no other member is alive or suspect."""
         return all(record is self.own or record.state in GONE for record in self._records.values())
 
-    def _living(self) -> int:
+    def living(self) -> int:
+        """Return how many are alive or suspect, this member included."""
         return sum(record.state not in GONE for record in self._records.values())
 
     @property
@@ -130,6 +184,15 @@ class Members:
     def leave_is_spread(self) -> bool:
         """Return whether the leave was sent often enough."""
         return self._leave_id is not None and self._leave_id not in self._queue
+
+    def retune(self, config: Config) -> None:
+        """Go by other numbers from now on; suspicions that run keep theirs."""
+        self._config = config
+
+    def take_urgent(self) -> list[Urgent]:
+        """Return what is to be sent at once, each only once."""
+        urgent, self._urgent = self._urgent, []
+        return urgent
 
     # What this member says of itself.
 
@@ -144,8 +207,9 @@ class Members:
 
     def set_meta(self, meta: bytes) -> None:
         """Gossip other metadata under a new incarnation."""
-        self.own.meta = meta
+        self.own.meta = marked(self._config.profile, meta)
         self.own.incarnation += 1
+        self.changes += 1
         self._tell(self.own_alive())
 
     def leave(self, now: float) -> None:
@@ -153,36 +217,70 @@ class Members:
         if self._leave_id is None:
             self.own.state, self.own.since = State.LEFT, now
             self._leave_id = self._tell(Dead(self.own.incarnation, self.own.name, self.own.name))
+            self.changes += 1
 
-    def _refute(self, accused_incarnation: int) -> None:
-        """Answer a wrong statement about this member with a higher incarnation (SWIM §4.2)."""
+    def _refute(self, accused_incarnation: int, accuser: str, now: float) -> None:
+        """Answer a wrong statement about this member with a higher incarnation (SWIM §4.2).
+
+        Who makes up accusations gets no more than 20 refutations a second sent to everybody; gossip carries the others.
+        """
         self.own.incarnation = max(self.own.incarnation, accused_incarnation) + 1
         self._awareness.adjust(1)
-        self._tell(self.own_alive())
+        if now - self._refuted_at < _REPEAT_GAP_S:
+            self._tell(self.own_alive())
+            return
+        self._refuted_at = now
+        self._tell_at_once(self.own_alive())
+        if len(self) > FLAT_UP_TO:
+            self._tell_accuser(accuser)
 
-    def _tell(self, statement: Alive | Suspect | Dead) -> int:
+    def _refute_again(self, accuser: str, now: float) -> None:
+        """Repeat the refutation to a member that has not heard it yet, at most 20 times a second."""
+        if self._config.measures.direct_sends and now - self._repeated.get(accuser, now - 1) >= _REPEAT_GAP_S:
+            self._repeated = {name: at for name, at in self._repeated.items() if now - at < _REPEAT_GAP_S} | {accuser: now}
+            self._tell_accuser(accuser)
+
+    def _tell_accuser(self, accuser: str) -> None:
+        record = self._records.get(accuser)
+        if record is not None and record is not self.own and self._config.measures.direct_sends:
+            self._urgent.append(Urgent(self.own_alive(), record.endpoint))
+
+    def _tell(self, statement: Gossip) -> int:
         return self._queue.enqueue(statement.node, wire.encode(statement))
+
+    def _tell_at_once(self, statement: Gossip) -> None:
+        """Queue what this member itself has found out, and send it to everybody where that is a measure."""
+        self._tell(statement)
+        if self._config.measures.direct_sends and len(self) <= FLAT_UP_TO:
+            self._urgent.append(Urgent(statement))
 
     # What this member hears.
 
     def alive(self, heard: Alive, now: float) -> list[Effect]:
         """Believe an alive statement, refuse it, or refute it when it is about this member and wrong."""
-        if not _acceptable(heard) or (heard.node == self._config.name and self.leaving):
+        if heard.node == self._config.name and self.leaving:
+            return []
+        if not _acceptable(heard):
+            self.refused["malformed"] += 1
             return []
         record = self._records.get(heard.node)
+        moved = record is None or (record.address, record.port) != (heard.address, heard.port)
+        if record is not self.own and (why_not := self._objection(heard, record, moved=moved)):
+            self.refused[why_not] += 1
+            return []
         if record is None:
-            return self._add(heard, now) if len(self._records) < self._config.members_max else []
-        moved = (record.address, record.port) != (heard.address, heard.port)
+            return self._add(heard, now)
         if moved and not self._may_move(record, now):
             return [Notify(Conflicted(record.seen(), Endpoint.of(heard.address, heard.port)))]
         if record is self.own:
             same = (heard.incarnation, heard.meta, heard.versions) == (record.incarnation, record.meta, record.versions)
             if heard.incarnation >= record.incarnation and not same:
-                self._refute(heard.incarnation)
+                self._refute(heard.incarnation, "", now)
             return []
         if heard.incarnation <= record.incarnation and not moved:
             return []
         was, old_meta = record.state, record.meta
+        self.changes += was is not State.ALIVE or moved or old_meta != heard.meta
         self._clear_suspicion(record)
         self._tell(heard)
         record.incarnation, record.meta, record.versions = heard.incarnation, heard.meta, heard.versions
@@ -198,10 +296,26 @@ class Members:
             effects.append(Notify(Updated(record.seen())))
         return effects
 
+    def _objection(self, heard: Alive, record: Record | None, *, moved: bool) -> str | None:
+        """Return in a word why a member is not to be believed that it is there, None when it is."""
+        address = Endpoint.of(heard.address, heard.port).address
+        if moved and not self._config.allows(address):
+            return "network"
+        if record is None and len(self._records) >= self._config.members_max:
+            return "too many members"
+        profile, meta = read_mark(heard.meta)
+        claimed = Member(heard.node, address, heard.port, meta, State.ALIVE, heard.incarnation, profile)
+        return None if self._vetoes.alive(claimed) is None else "veto"
+
+    def objection_to_join(self, members: tuple[Member, ...]) -> str | None:
+        """Return why the application will not have these members join, None when it will."""
+        return self._vetoes.merge(members)
+
     def _add(self, heard: Alive, now: float) -> list[Effect]:
         record = Record(heard.node, heard.address, heard.port, heard.meta, heard.versions, heard.incarnation, State.ALIVE, now)
         self._records[heard.node] = record
         self.generation += 1
+        self.changes += 1
         self._tell(heard)
         return [Notify(Joined(record.seen()))]
 
@@ -213,62 +327,77 @@ class Members:
     def suspect(self, heard: Suspect, now: float) -> list[Effect]:
         """Start a suspicion, count a confirmation, or refute."""
         record = self._records.get(heard.node)
-        if record is None or heard.incarnation < record.incarnation:
+        if record is None:
             return []
+        if heard.incarnation < record.incarnation:
+            if record is self.own and not self.leaving:
+                self._refute_again(heard.accuser, now)
+            return []
+        first_hand = heard.accuser == self._config.name
         if record.suspicion is not None:
-            if record.suspicion.confirm(heard.accuser):
-                self._tell(heard)
+            record.suspicion.first_hand |= first_hand
+            if record.suspicion.confirm(heard.accuser, now):
+                (self._tell_at_once if first_hand else self._tell)(heard)
             return []
         if record.state is not State.ALIVE:
             return []
         if record is self.own:
-            self._refute(heard.incarnation)
+            self._refute(heard.incarnation, heard.accuser, now)
             return []
         self._tell(heard)
         record.incarnation, record.state, record.since = heard.incarnation, State.SUSPECT, now
         minimum_s = suspicion_min_s(self._config, len(self))
+        living = self.living()
         record.suspicion = Suspicion(
             heard.accuser,
-            needed=confirmations_needed(self._config, self._living()),
+            needed=confirmations_needed(self._config, living),
             minimum_s=minimum_s,
             maximum_s=minimum_s * self._config.suspicion_max_mult,
+            window_s=self._config.measures.refutation_s,
+            quorum=2 if living > 2 else 1,
             now=now,
         )
+        record.suspicion.first_hand = first_hand
         self._suspects[record.name] = record
+        self.changes += 1
         return [Notify(Suspected(record.seen(), heard.accuser))]
 
     def dead(self, heard: Dead, now: float) -> list[Effect]:
         """Believe at once that a member is gone, whoever says so, or refute."""
         record = self._records.get(heard.node)
-        if record is None or heard.incarnation < record.incarnation or record.state in GONE:
+        if record is None or record.state in GONE:
+            return []
+        if heard.incarnation < record.incarnation:
+            if record is self.own:
+                self._refute_again(heard.accuser, now)
             return []
         if record is self.own:
-            self._refute(heard.incarnation)
+            self._refute(heard.incarnation, heard.accuser, now)
             return []
         self._clear_suspicion(record)
         self._tell(heard)
         left = heard.accuser == heard.node
         record.incarnation, record.since = heard.incarnation, now
         record.state = State.LEFT if left else State.DEAD
+        self.changes += 1
         return [Notify(Left(record.seen(), Cause.LEFT if left else Cause.FAILED, heard.accuser))]
 
     def accuse(self, record: Record, now: float) -> list[Effect]:
-        """Suspect a member because it did not answer this one."""
-        return self.suspect(Suspect(record.incarnation, record.name, self._config.name), now)
-
-    # Time.
-
-    def tick(self, now: float) -> list[Effect]:
-        """Declare dead whoever did not refute in time."""
-        due = [record for record in self._suspects.values() if record.suspicion and record.suspicion.deadline <= now]
-        effects: list[Effect] = []
-        for record in due:
-            effects += self.dead(Dead(record.incarnation, record.name, self._config.name), now)
+        """Suspect a member because it did not answer this one, and say so to everybody where that is a measure."""
+        accusation = Suspect(record.incarnation, record.name, self._config.name)
+        new = record.suspicion is None
+        effects = self.suspect(accusation, now)
+        if new and record.suspicion is not None and self._config.measures.direct_sends and len(self) <= FLAT_UP_TO:
+            self._urgent.append(Urgent(accusation))
         return effects
 
-    def wake_at(self) -> float | None:
-        """Return when the next suspicion runs out."""
-        return min((record.suspicion.deadline for record in self._suspects.values() if record.suspicion), default=None)
+    def declare(self, record: Record, now: float) -> list[Effect]:
+        """Declare a suspect dead because it did not refute in time, and say so to everybody where that is a measure."""
+        assert record.state is State.SUSPECT
+        verdict = Dead(record.incarnation, record.name, self._config.name)
+        if self._config.measures.direct_sends and len(self) <= FLAT_UP_TO:
+            self._urgent.append(Urgent(verdict))
+        return self.dead(verdict, now)
 
     def forget_the_dead(self, now: float) -> None:
         """Drop who is dead or left for longer than gossip_to_the_dead_s."""
@@ -277,6 +406,7 @@ class Members:
         for name in forgotten:
             del self._records[name]
         self.generation += bool(forgotten)
+        self.changes += bool(forgotten)
 
     def _clear_suspicion(self, record: Record) -> None:
         record.suspicion = None

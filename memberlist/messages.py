@@ -144,7 +144,7 @@ class PushPull:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """Bytes of the application (serf's own messages). Read so that they can be ignored; never sent."""
+    """Bytes of the application, by packet or stream; serf has its own messages in them."""
 
     payload: bytes
 

@@ -26,6 +26,7 @@ COMPOUND_OVERHEAD: Final = 2  # type byte and count
 PART_OVERHEAD: Final = 2  # the length of each part
 CRC_OVERHEAD: Final = 5
 _LABEL_MAX: Final = 255
+_PAD_MAX: Final = 16
 
 NonceSource: TypeAlias = Callable[[], bytes]  # 12 fresh unpredictable bytes at every call.
 
@@ -36,7 +37,7 @@ class Envelope:
 
     label: separates rings that share a network; not a secret. keyring: None means plain text. verify_incoming and
     encrypt_outgoing exist to bring encryption into a running ring; both are on otherwise. compress_outgoing is off by default:
-    every peer accepts plain messages, and packing in Python costs more than it saves.
+    every peer accepts plain messages, and packing in Python costs more than it saves. padded: seal in the form of protocol 1.
     """
 
     label: bytes = b""
@@ -44,6 +45,7 @@ class Envelope:
     verify_incoming: bool = True
     encrypt_outgoing: bool = True
     compress_outgoing: bool = False
+    padded: bool = False
 
     def __post_init__(self) -> None:
         if len(self.label) > _LABEL_MAX:
@@ -53,7 +55,18 @@ class Envelope:
     def overhead(self) -> int:
         """Bytes that label and encryption add to a datagram."""
         label = 2 + len(self.label) if self.label else 0
-        return label + (OVERHEAD if self.keyring is not None else 0)
+        sealing = OVERHEAD + (_PAD_MAX if self.padded else 0)
+        return label + (sealing if self.keyring is not None else 0)
+
+    def sealed(self, message: bytes, *, nonce: bytes, associated: bytes) -> bytes:
+        """Return the message encrypted under the key in use."""
+        assert self.keyring is not None
+        encrypt = self.keyring.encrypt_padded if self.padded else self.keyring.encrypt
+        return encrypt(message, nonce=nonce, associated=associated)
+
+    def sealed_length(self, length: int) -> int:
+        """Return how long a message of this length is once it is encrypted."""
+        return length + OVERHEAD + (_PAD_MAX - length % _PAD_MAX if self.padded else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +130,7 @@ def seal_packet(message: bytes, envelope: Envelope, nonces: NonceSource, *, chec
     if checksum:
         message = add_crc(message)
     if envelope.keyring is not None and envelope.encrypt_outgoing:
-        message = envelope.keyring.encrypt(message, nonce=nonces(), associated=envelope.label)
+        message = envelope.sealed(message, nonce=nonces(), associated=envelope.label)
     return add_label(message, envelope.label)
 
 

@@ -7,10 +7,11 @@ suspicion here, so that one wrong table cannot kill; a remote "left" is believed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from memberlist.effects import Effect
+from memberlist.effects import Effect, Endpoint, Member
+from memberlist.marker import read_mark
 from memberlist.members import Members
 from memberlist.messages import VERSIONS_LENGTH, Alive, Dead, NodeState, PushPull, State, Suspect
 
@@ -45,12 +46,23 @@ def disagreement(ours: Iterable[NodeState], theirs: Iterable[NodeState]) -> str 
     return None
 
 
-def merge(members: Members, received: PushPull, default_port: int, now: float) -> list[Effect]:
-    """Feed every row of a received table to the rules of the member table."""
+def joining(received: PushPull) -> tuple[Member, ...]:
+    """Return the living members of a received table as the application sees them, those left out that cannot be read."""
+    found = []
+    for row in received.states:
+        if row.state == State.ALIVE and len(row.address) in {4, 16}:
+            profile, meta = read_mark(row.meta)
+            address = Endpoint.of(row.address, row.port).address
+            found.append(Member(row.name, address, row.port, meta, State.ALIVE, row.incarnation, profile))
+    return tuple(found)
+
+
+def merge(members: Members, received: PushPull, port_of: Callable[[int], int], now: float) -> list[Effect]:
+    """Feed every row of a received table to the rules of the member table. `port_of` reads the port of a row."""
     effects: list[Effect] = []
     for row in received.states:
         if row.state == State.ALIVE:
-            port = row.port or default_port
+            port = port_of(row.port)
             effects += members.alive(Alive(row.incarnation, row.name, row.address, port, row.meta, row.versions), now)
         elif row.state == State.LEFT:
             effects += members.dead(Dead(row.incarnation, row.name, row.name), now)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from memberlist import lzw, wire
 from memberlist.errors import AuthError, DecodeError, UnsupportedError
-from memberlist.keyring import OVERHEAD
 from memberlist.messages import Ack, ErrorReply, Message, NodeState, Ping, PushPull, Type, UserMessage
 from memberlist.packet import Envelope, NonceSource, add_label
 
@@ -29,8 +28,8 @@ def frame(message: bytes, envelope: Envelope, nonces: NonceSource) -> bytes:
         message = wire.encode_compressed(lzw.compress(message))
     if envelope.keyring is None or not envelope.encrypt_outgoing:
         return message
-    header = bytes([Type.ENCRYPT]) + (len(message) + OVERHEAD).to_bytes(4, "big")
-    return header + envelope.keyring.encrypt(message, nonce=nonces(), associated=header + envelope.label)
+    header = bytes([Type.ENCRYPT]) + envelope.sealed_length(len(message)).to_bytes(4, "big")
+    return header + envelope.sealed(message, nonce=nonces(), associated=header + envelope.label)
 
 
 def dial(message: bytes, envelope: Envelope, nonces: NonceSource) -> bytes:
@@ -53,9 +52,11 @@ class StreamReader:
         self._buffer = bytearray()
         self._body: _BodyReader | None = None
         self.owes_error = False
+        self.bytes_read = 0
 
     def feed(self, data: bytes) -> Message | None:
         """Take bytes; return the message once it is whole."""
+        self.bytes_read += len(data)
         if self._body is not None:
             self._body.feed(data)
             return self._read_body(self._body)

@@ -7,6 +7,7 @@ Used by members.py, which keeps one Suspicion per suspect.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 
 def timeout_s(confirmations: int, needed: int, minimum_s: float, maximum_s: float) -> float:
@@ -23,25 +24,81 @@ def timeout_s(confirmations: int, needed: int, minimum_s: float, maximum_s: floa
     return max(minimum_s, shortened)
 
 
-class Suspicion:
-    """A suspect's clock: the accusers counted so far and the moment at which it is declared dead."""
+SLOW_LIMIT_S: Final = 5.0
+"""How long evidence of life puts off a declaration at most: a member that answers but never refutes is of no use."""
 
-    def __init__(self, accuser: str, *, needed: int, minimum_s: float, maximum_s: float, now: float) -> None:
-        self._accusers = {accuser}
+
+class Suspicion:
+    """A suspect's clock: its accusers and the moment at which it may be declared dead.
+
+    `needed` accusers after the first bring the wait down to the minimum. With a `window_s` the suspect has that long to refute
+    once they agree, whatever went before. `quorum`: how many accusers in all must agree before a process that is known to be gone is
+    declared without further wait.
+    """
+
+    def __init__(
+        self,
+        accuser: str,
+        *,
+        needed: int,
+        minimum_s: float,
+        maximum_s: float,
+        now: float,
+        window_s: float = 0.0,
+        quorum: int = 2,
+    ) -> None:
+        self._confirming: set[str] = {accuser}
+        self._accusers = {accuser}  # no more than the quorum, since anybody may make up names
         self._needed = needed
+        self._quorum = quorum
         self._bounds = (minimum_s, maximum_s)
-        self._since = now
-        self.deadline = now + timeout_s(0, needed, minimum_s, maximum_s)
+        self._window_s = window_s
+        self._held_until = now
+        self.since = now
+        self.first_hand = False
+        """Whether this member asked the suspect itself and got no answer."""
+        self.process_gone = False
+        """Whether the suspect's kernel said that nobody listens any more."""
+        self._runs_out = now + timeout_s(0, needed, minimum_s, maximum_s)
 
     @property
     def confirmations(self) -> int:
         """How many accusers counted after the first."""
-        return len(self._accusers) - 1
+        return len(self._confirming) - 1
 
-    def confirm(self, accuser: str) -> bool:
+    @property
+    def wants_confirmation(self) -> bool:
+        """Whether further accusers would shorten the wait."""
+        return self.confirmations < self._needed
+
+    @property
+    def deadline(self) -> float:
+        """When the suspect may be declared dead."""
+        return max(self._runs_out, self._held_until)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether enough members accuse to believe that the process is gone."""
+        return len(self._accusers) >= self._quorum
+
+    def confirm(self, accuser: str, now: float) -> bool:
         """Count an accuser once; True when it is new and was needed, which is when others should hear of it too."""
-        if self.confirmations >= self._needed or accuser in self._accusers:
+        if not self.agreed:
+            self._accusers.add(accuser)
+        if self.confirmations >= self._needed or accuser in self._confirming:
             return False
-        self._accusers.add(accuser)
-        self.deadline = self._since + timeout_s(self.confirmations, self._needed, *self._bounds)
+        self._confirming.add(accuser)
+        if self._window_s and self.confirmations == self._needed:
+            self._runs_out = now + self._window_s
+        else:
+            self._runs_out = self.since + timeout_s(self.confirmations, self._needed, *self._bounds)
         return True
+
+    def heard(self, now: float, hold_s: float) -> None:
+        """Take in that the suspect sent something: it is not declared before it was asked once more, within the slow limit."""
+        self.process_gone = False
+        self.hold(now + hold_s)
+
+    def hold(self, until: float) -> None:
+        """Put off the declaration, but not beyond the slow limit."""
+        self._held_until = max(self._held_until, min(until, self.since + SLOW_LIMIT_S))

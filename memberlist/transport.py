@@ -20,6 +20,8 @@ from memberlist.effects import (
     Endpoint,
     Failure,
     Input,
+    Liveness,
+    LivenessChecked,
     PacketReceived,
     PacketRefused,
     StreamAccepted,
@@ -30,10 +32,11 @@ from memberlist.effects import (
 
 _DATAGRAM_MAX: Final = 65536
 _DATAGRAMS_PER_TURN: Final = 64  # Then other callbacks of the loop have their turn.
+_TURNS_BEFORE_JUDGING: Final = 16
 _CHUNK: Final = 65536
 _RECEIVE_BUFFER: Final = 2 * 1024 * 1024
 _BIND_TRIES: Final = 10
-_BACKLOG: Final = 128
+_BACKLOG: Final = 1024  # While the process is stopped, its kernel goes on answering those who ask whether it lives.
 _FLUSH_S: Final = 5.0  # A peer that reads nothing holds a closing stream no longer than this.
 _ACCEPT_PAUSE_S: Final = 0.1  # Without free file descriptors, accept fails at once and again.
 _CLOSED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -46,6 +49,13 @@ _FAILURES: Final = {
 }
 
 
+def _liveness(code: int) -> Liveness:
+    """Return what an error code of connect tells of the kernel at the other end."""
+    if code == 0:
+        return Liveness.ANSWERED
+    return Liveness.REFUSED if code in {errno.ECONNREFUSED, errno.ECONNRESET} else Liveness.SILENT
+
+
 @dataclass(slots=True)
 class _Stream:
     number: int
@@ -53,6 +63,13 @@ class _Stream:
     connecting: bool
     outgoing: bytearray = field(default_factory=bytearray)
     closing: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class _Check:
+    number: int
+    sock: socket.socket
+    timer: asyncio.TimerHandle | None = None
 
 
 class Transport:
@@ -65,8 +82,10 @@ class Transport:
         self._listener: socket.socket | None = None
         self._accept_pause: asyncio.TimerHandle | None = None
         self._streams: dict[int, _Stream] = {}
+        self._checks: dict[int, _Check] = {}
         self._last_accepted = 0
         self._version = 4
+        self._source: str | None = None
         self.port = 0
 
     def open(self, address: IPAddress, port: int) -> None:
@@ -85,6 +104,7 @@ class Transport:
         listener.listen(_BACKLOG)
         self._listener, self._packets, self.port = listener, packets, chosen
         self._version = address.version
+        self._source = None if address.is_unspecified else str(address)
         self._loop.add_reader(packets, self._read_packets)
         self._loop.add_reader(listener, self._accept)
 
@@ -109,6 +129,8 @@ class Transport:
             self._accept_pause.cancel()
         for stream in list(self._streams.values()):
             self._drop(stream)
+        for check in list(self._checks.values()):
+            self._let_go(check)
         for sock in (self._packets, self._listener):
             if sock is not None:
                 self._loop.remove_reader(sock)
@@ -131,16 +153,58 @@ class Transport:
         except OSError:
             self._report(PacketRefused(to))
 
-    def _read_packets(self) -> None:
+    def read_waiting(self) -> None:
+        """Read what has already arrived, so that nobody is judged by an answer that lies unread."""
+        for _ in range(_TURNS_BEFORE_JUDGING):
+            if not self._read_packets():
+                return
+
+    def _read_packets(self) -> bool:
+        """Read up to one turn's worth of datagrams; return whether there may be more."""
         for _ in range(_DATAGRAMS_PER_TURN):
             if self._packets is None:
-                return
+                return False
             try:
                 data, source = self._packets.recvfrom(_DATAGRAM_MAX)
             except OSError:  # Nothing more to read, or an error left over from an earlier send.
-                return
+                return False
             if data:
                 self._report(PacketReceived(Endpoint.of(source[0], source[1]), data))
+        return True
+
+    # Kernels.
+
+    def check_liveness(self, number: int, to: Endpoint, timeout_s: float) -> None:
+        """Try to connect and hang up; reports one LivenessChecked."""
+        sock = socket.socket(socket.AF_INET6 if to.address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        check = _Check(number, sock)
+        self._checks[number] = check
+        try:
+            if self._source is not None:
+                sock.bind((self._source, 0))  # The way of the gossip, not another one that happens to work.
+            code = sock.connect_ex((str(to.address), to.port))
+        except OSError as fault:
+            code = fault.errno or errno.EIO
+        if code == errno.EINPROGRESS:
+            check.timer = self._loop.call_later(timeout_s, self._answered, check, Liveness.SILENT)
+            self._loop.add_writer(sock, self._connected, check)
+        else:
+            check.timer = self._loop.call_later(0, self._answered, check, _liveness(code))
+
+    def _connected(self, check: _Check) -> None:
+        self._answered(check, _liveness(check.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
+
+    def _answered(self, check: _Check, outcome: Liveness) -> None:
+        self._let_go(check)
+        self._report(LivenessChecked(check.number, outcome))
+
+    def _let_go(self, check: _Check) -> None:
+        if check.timer is not None:
+            check.timer.cancel()
+        self._checks.pop(check.number, None)
+        self._loop.remove_writer(check.sock)
+        check.sock.close()
 
     # Streams.
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 from config.model import IPAddress, NodeName
 from memberlist import config as memberlist_config
-from memberlist import effects
+from memberlist import effects, profiles
 from memberlist.agent import Agent
 from memberlist.config import Config
 from memberlist.effects import MemberEvent
 from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring, metallb_key
 from speaker.joining import Cause, Effect, Join, JoinEnded, Joining, MembersChanged, PodsListed, Released
-from speaker.settings import Gossip
+from speaker.settings import AUTO, GOSSIP_SETTINGS, Gossip
 from telemetry.flags import FlagError
 from telemetry.log import Logger
 
@@ -29,17 +29,23 @@ JOIN_LIMIT_S = 3.0
 BIND_RETRY_S = 2.0
 """Pause before the gossip's port is tried again, for instance while the address of the node is not up yet."""
 
+AUTO_PROFILE: Final = "subsecond"
+"""What `auto` stands for; among MetalLB's own speakers it is `balanced` by itself (memberlist/pace.py)."""
+
 
 def agent_config(gossip: Gossip, me: NodeName) -> Config:
-    """The gossip's numbers: the preset for one site or several, changed by the file of overrides if there is one.
+    """The gossip's numbers: those of the profile, or of the preset for several sites or the file of overrides, which win.
 
     Raises:
         FlagError: the overrides cannot be used.
 
     """
-    preset = memberlist_config.wan if gossip.wan else memberlist_config.lan
+    where = (me, gossip.bind_address, gossip.bind_port)
     try:
-        chosen = preset(me, gossip.bind_address, gossip.bind_port)
+        if gossip.overrides is None and not gossip.wan:
+            return profiles.configured(AUTO_PROFILE if gossip.profile == AUTO else gossip.profile, *where)
+        preset = memberlist_config.wan if gossip.wan else memberlist_config.lan
+        chosen = preset(*where)
         return chosen if gossip.overrides is None else memberlist_config.from_json(gossip.overrides, chosen)
     except ConfigError as error:
         raise FlagError(f"gossip: {error}") from error
@@ -68,6 +74,12 @@ class Membership:
         self._log = log
         self._me = me
         self._config = agent_config(gossip, me)
+        if not self._config.profile:
+            log.info(
+                "gossip_profile_overridden",
+                by=str(GOSSIP_SETTINGS) if gossip.overrides is not None else "--ml-wan-config",
+                profile=gossip.profile,
+            )
         if not gossip.secret:
             log.warning("gossip_not_encrypted", remedy="give --ml-secret-key-path")
         self._keyring = Keyring(metallb_key(gossip.secret)) if gossip.secret else None
@@ -96,8 +108,19 @@ class Membership:
         members = () if self._agent is None else self._agent.members()
         return {
             "hold": self.hold,
+            "profile": self._config.profile if self._agent is None else self._agent.profile,
+            "profile_configured": self._config.profile,
+            "isolated": self._agent is not None and self._agent.isolated,
+            "detection": {} if self._agent is None else self._agent.counters(),
+            "refused": {} if self._agent is None else self._agent.rejections(),
             "members": [
-                {"name": one.name, "address": str(one.address), "state": one.state.name.lower(), "incarnation": one.incarnation}
+                {
+                    "name": one.name,
+                    "address": str(one.address),
+                    "state": one.state.name.lower(),
+                    "incarnation": one.incarnation,
+                    "profile": one.profile,
+                }
                 for one in members
             ],
         }
@@ -134,7 +157,12 @@ class Membership:
                 self._log.warning("gossip_cannot_bind", address=where, error=str(error), retry_s=BIND_RETRY_S)
                 await asyncio.sleep(BIND_RETRY_S)
             else:
-                self._log.info("gossip_started", address=where, encrypted=self._keyring is not None)
+                self._log.info(
+                    "gossip_started",
+                    address=where,
+                    encrypted=self._keyring is not None,
+                    profile=self._config.profile or "none",
+                )
                 self._agent = agent
                 return agent
 
@@ -208,8 +236,16 @@ class Membership:
                 self._log.warning("member_name_claimed_twice", node=event.member.name, also_at=str(event.claimed))
             case effects.Rejected():
                 self._log.warning("gossip_rejected", source=str(event.source), reason=event.reason)
-            case effects.Updated():
-                pass  # Metadata decides nothing yet.
+            case effects.ProfileChanged():
+                self._log.info(
+                    "gossip_profile_changed", profile=event.profile, configured=event.configured, reason=event.reason
+                )
+            case effects.Isolated():
+                self._log.warning("gossip_isolated", lost=event.lost, of=event.of)
+            case effects.IsolationEnded():
+                self._log.info("gossip_isolation_ended")
+            case effects.Updated() | effects.MessageReceived() | effects.UserStateReceived() | effects.PingCompleted():
+                return  # Metadata decides nothing yet, and foreign applications may say what they like.
         self._recount()
 
     def _present(self) -> frozenset[NodeName]:

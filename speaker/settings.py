@@ -17,6 +17,7 @@ import msgspec
 import yaml
 
 from config.model import IPAddress, NodeName
+from memberlist.measures import PROFILE_NAMES
 from speaker.layer2 import interfaces
 from telemetry.flags import Flag, FlagError, Parsed, parse
 from telemetry.tls import TlsError, TlsOptions, parse_tls_options
@@ -24,6 +25,7 @@ from telemetry.tls import TlsError, TlsOptions, parse_tls_options
 EXCLUDED_INTERFACES: Final = Path("/etc/metallb/excludel2.yaml")
 GOSSIP_SETTINGS: Final = Path("/etc/metallb/memberlist/config.json")
 SECRET_FILE: Final = "secretkey"  # noqa: S105 - the name of a file
+AUTO: Final = "auto"
 LOG_LEVELS: Final = ("all", "debug", "info", "warn", "error", "none")
 
 TLS_FLAGS: Final = ("tls-min-version", "tls-cipher-suites", "tls-curve-preferences")
@@ -43,7 +45,14 @@ FLAGS: Final = (
         env="METALLB_ML_SECRET_KEY_PATH",
         help="Directory of the file secretkey; empty: no encryption.",
     ),
-    Flag(name="ml-wan-config", default=False, help="Gossip timing for several sites instead of one."),
+    Flag(name="ml-wan-config", default=False, help="Gossip timing for several sites instead of one; wins over --ml-profile."),
+    Flag(
+        name="ml-profile",
+        env="METALLB_ML_PROFILE",
+        default=AUTO,
+        choices=(AUTO, *PROFILE_NAMES),
+        help="How soon a dead speaker is found out. auto: subsecond, balanced while MetalLB's own speakers are among the members.",
+    ),
     Flag(name="port", default=9120, low=0, high=65535, help="HTTPS port of /metrics and /status; 0 switches it off."),
     Flag(name="health-probe-port", default=17472, low=0, high=65535, help="Port of /healthz and /readyz on 127.0.0.1."),
     Flag(
@@ -84,6 +93,7 @@ class Gossip:
     secret: bytes
     wan: bool
     overrides: bytes | None
+    profile: str = AUTO
 
     def __repr__(self) -> str:
         return f"Gossip({self.bind_address}, {self.bind_port}, {self.labels!r})"
@@ -161,7 +171,15 @@ def _gossip(parsed: Parsed) -> Gossip | None:
     directory = parsed.text("ml-secret-key-path")
     secret = _read(Path(directory) / SECRET_FILE, "--ml-secret-key-path") if directory else b""
     overrides = _read(GOSSIP_SETTINGS, "the gossip settings") if GOSSIP_SETTINGS.exists() else None
-    return Gossip(bind_address, parsed.integer("ml-bindport"), labels, secret, parsed.switch("ml-wan-config"), overrides)
+    return Gossip(
+        bind_address,
+        parsed.integer("ml-bindport"),
+        labels,
+        secret,
+        parsed.switch("ml-wan-config"),
+        overrides,
+        parsed.text("ml-profile"),
+    )
 
 
 def excluded_interfaces(path: Path) -> re.Pattern[str] | None:

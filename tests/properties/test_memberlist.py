@@ -15,6 +15,8 @@ from memberlist.core import Core
 from memberlist.effects import Endpoint, PacketReceived, StreamAccepted, StreamReceived
 from memberlist.errors import WireError
 from memberlist.keyring import Keyring
+from memberlist.judge import Judge
+from memberlist.lag import LagGuard
 from memberlist.members import GONE, Members
 from memberlist.messages import (
     Ack,
@@ -249,7 +251,7 @@ def settled(heard: list[Gossip]) -> dict[str, tuple[int, bool]]:
         table.alive(an_alive(1, name), 0.0)
     for statement in heard:
         tell(table, statement)
-    table.tick(1e9)
+    Judge(lan("me", "192.0.2.1"), table, LagGuard()).tick(1e9)
     return {record.name: (record.incarnation, record.state in GONE) for record in table}
 
 

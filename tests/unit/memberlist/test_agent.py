@@ -18,15 +18,22 @@ from memberlist.effects import (
     Failure,
     Joined,
     Left,
+    Liveness,
+    LivenessChecked,
     MemberEvent,
+    MessageReceived,
     PacketRefused,
+    ProfileChanged,
     Rejected,
     StreamEnded,
     Suspected,
     Updated,
+    UserStateReceived,
 )
+from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring
 from memberlist.messages import Ping
+from memberlist.profiles import configured
 from memberlist.transport import Transport
 
 KEY = b"k" * 32
@@ -213,7 +220,7 @@ async def test_bytes_from_strangers_are_counted_and_a_ping_is_answered() -> None
             stranger.bind(("127.0.0.1", 0))
             stranger.sendto(b"", a.address)
             stranger.sendto(b"\x63", a.address)
-            stranger.sendto(wire.encode(Ping(7, "a")), a.address)
+            stranger.sendto(wire.encode(Ping(7, "a", b"", 0, "stranger")), a.address)
             loop = asyncio.get_running_loop()
             async with asyncio.timeout(5.0):
                 answer = await loop.sock_recv(stranger, 2000)
@@ -229,7 +236,91 @@ async def test_many_members_join_at_once() -> None:
         assert {type(event) for ours in ring for event in ours.events} == {Joined}
 
 
+async def test_a_ring_of_the_fast_profile_finds_a_crash_out_over_real_sockets() -> None:
+    """No time is asserted: the machine may be busy. The kernel of the stopped member refuses, and two agree on it."""
+    async with running("a", "b", "c", config=configured("subsecond", "any", "127.0.0.1", 0)) as (a, b, c):
+        await b.agent.join([a.address])
+        await c.agent.join([a.address])
+        await eventually(lambda: all(len(ours.names()) == 3 for ours in (a, b, c)))
+        assert {ours.agent.profile for ours in (a, b, c)} == {"subsecond"}
+        await eventually(lambda: all(ours.agent.counters()["probes_answered"] >= 3 for ours in (a, b, c)))
+        await c.agent.stop()
+        await eventually(lambda: a.names() == b.names() == ["a", "b"])
+        assert not a.agent.isolated
+    assert (c.agent.profile, c.agent.isolated, c.agent.counters()) == ("", False, {})
+
+
+async def test_a_foreign_member_is_seen_to_slow_the_ring_down() -> None:
+    async with running("a", config=configured("ring", "any", "127.0.0.1", 0)) as (a,), running("go") as (foreign,):
+        await foreign.agent.join([a.address])
+        await eventually(lambda: a.agent.profile == "balanced")
+        await foreign.agent.leave(timeout_s=5.0)
+        await eventually(lambda: a.agent.profile == "ring")
+        assert [event.profile for event in a.saw(ProfileChanged) if isinstance(event, ProfileChanged)] == ["balanced", "ring"]
+
+
+async def test_the_application_talks_over_all_three_ways() -> None:
+    async with running("a", "b") as (a, b):
+        await b.agent.join([a.address])
+        to_a = Endpoint.of(*a.address)
+        b.agent.send(to_a, b"packet")
+        b.agent.send_reliably(to_a, b"stream" * 50_000)
+        b.agent.broadcast(b"gossip")
+        expected = {b"packet", b"stream" * 50_000, b"gossip"}
+        await eventually(lambda: {e.payload for e in a.saw(MessageReceived) if isinstance(e, MessageReceived)} == expected)
+        b.agent.set_user_state(b"state")
+        assert await a.agent.join([b.address]) == 1
+        (received,) = a.saw(UserStateReceived)
+        assert isinstance(received, UserStateReceived)
+        assert (received.state, received.join) == (b"state", True)
+
+
+async def test_too_much_metadata_is_refused() -> None:
+    async with running("a") as (a,):
+        with pytest.raises(ConfigError, match="at most 512"):
+            a.agent.update_meta(bytes(513))
+
+
 # the transport by itself
+
+
+async def test_kernels_answer_refuse_or_are_silent() -> None:
+    reported: list[object] = []
+    transport = Transport(reported.append)
+    transport.open(FAST.bind_address, 0)
+    with socket.socket() as listening, socket.socket() as full:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # Its queue takes one connection; what comes later is not answered.
+        with socket.socket() as first:
+            first.connect(full.getsockname())
+            closed = Endpoint.of("127.0.0.1", 1)
+            unroutable, other_family = Endpoint.of("240.0.0.1", 9), Endpoint.of("ff02::1", 9)
+            for number, to in enumerate(
+                (Endpoint.of(*listening.getsockname()), closed, Endpoint.of(*full.getsockname()), unroutable, other_family)
+            ):
+                transport.check_liveness(number, to, 0.2)
+            await eventually(lambda: len(reported) == 5)
+    found = {answer.check: answer.outcome for answer in reported if isinstance(answer, LivenessChecked)}
+    silent = dict.fromkeys((2, 3, 4), Liveness.SILENT)
+    assert found == {0: Liveness.ANSWERED, 1: Liveness.REFUSED} | silent
+    transport.check_liveness(9, unroutable, 5.0)
+    transport.close()
+    assert len(reported) == 5
+
+
+async def test_what_has_arrived_can_be_read_before_anybody_is_judged() -> None:
+    reported: list[object] = []
+    transport = Transport(reported.append)
+    transport.read_waiting()
+    transport.open(FAST.bind_address, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(100):
+            sender.sendto(b"x", ("127.0.0.1", transport.port))
+    transport.read_waiting()
+    assert len(reported) == 100
+    transport.close()
 
 
 async def test_a_closed_transport_takes_everything_and_does_nothing() -> None:

@@ -83,3 +83,28 @@ def test_wrong_arguments_are_named(arguments: list[str], text: str, capsys: pyte
         status = int(ended.code or 0)
     assert status == 2
     assert text in capsys.readouterr().err
+
+
+async def test_the_example_ends_with_the_crash_found_out() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "memberlist.example", stdout=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0
+    lines = output.decode().splitlines()
+    assert "bert: hears 'hello'" in lines
+    assert {"anna: sees carl gone: failed", "bert: sees carl gone: failed"} <= set(lines)
+    assert lines[-1] == "left over: anna, bert"
+
+
+async def test_the_command_takes_a_profile_and_shows_the_members_of_it() -> None:
+    common = ("--bind", "127.0.0.1:0", "-o", "json", "--profile", "ring")
+    async with command(*common, "--name", "a") as a:
+        address = (await line_with(a, "listening"))["address"]
+        async with command(*common, "--name", "b", "--seed", address):
+            joined = await line_with(a, "joined")
+            assert (joined["name"], joined["profile"], joined["meta"]) == ("b", "ring", "")

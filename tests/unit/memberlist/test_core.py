@@ -21,6 +21,7 @@ from memberlist.effects import (
     Leave,
     LeaveSpread,
     Left,
+    MessageReceived,
     Notify,
     OpenStream,
     PacketReceived,
@@ -33,6 +34,7 @@ from memberlist.effects import (
     StreamReceived,
     Suspected,
     UpdateMeta,
+    UserStateReceived,
     WriteStream,
 )
 from memberlist.keyring import Keyring
@@ -57,6 +59,7 @@ VSN = bytes([1, 5, 2, 0, 0, 0])
 KEY = b"k" * 32
 X = Endpoint.of("192.0.2.7", 7946)
 Y = Endpoint.of("192.0.2.8", 7946)
+M0 = Endpoint.of("10.0.0.0", 7946)
 STRANGER = Endpoint.of("203.0.113.66", 5000)
 
 
@@ -150,14 +153,13 @@ RINGS = [{}, {"keyring": Keyring(KEY)}, {"keyring": Keyring(KEY), "label": b"blu
 
 @pytest.mark.parametrize("ring", RINGS)
 def test_three_pings_in_one_packet_get_three_acks(ring: dict[str, Any]) -> None:
-    machine = Machine(**ring)
-    machine.drain()
+    machine = Machine(**ring).knows("x")
     effects = machine.packet(Ping(1, "me"), Ping(2, ""), Ping(3, "me"))
     assert [machine.sent(effect) for effect in effects] == [(X, [Ack(1)]), (X, [Ack(2)]), (X, [Ack(3)])]
 
 
 def test_gossip_rides_on_an_ack_after_the_ack() -> None:
-    machine = Machine()
+    machine = Machine(keyring=Keyring(KEY))
     (effect,) = machine.packet(Ping(1, "me"))
     _, messages = machine.sent(effect)
     assert messages == [Ack(1), Alive(1, "me", bytes([192, 0, 2, 1]), 7946, b"", VSN)]
@@ -215,7 +217,7 @@ def test_gossip_reaches_the_member_table() -> None:
     assert isinstance(suspected, Suspected)
     (left,) = told(machine.packet(Dead(1, "x", "y")))
     assert isinstance(left, Left)
-    assert machine.packet(UserMessage(b"serf's"), Nack(1)) == []
+    assert machine.packet(UserMessage(b"serf's"), Nack(1)) == [Notify(MessageReceived(X, b"serf's"))]
 
 
 def test_a_member_that_names_no_port_is_on_this_members_own() -> None:
@@ -302,11 +304,11 @@ def test_packets_stay_within_their_size_whatever_is_to_be_told() -> None:
 def test_a_packet_has_no_more_parts_than_its_count_can_say() -> None:
     machine = Machine(packet_bytes_max=60_000, members_max=1000)
     for number in range(400):
-        machine.packet(Alive(1, f"m{number}", bytes([10, 0, number // 250, number % 250]), 7946, b"", VSN))
+        machine.packet(Alive(1, f"m{number}", bytes([10, 0, number // 250, number % 250]), 7946, b"", VSN), source=M0)
     machine.drain()
     for number in range(400):
-        machine.packet(Suspect(1, f"m{number}", "x"))
-    (effect,) = machine.packet(Ping(1, "me"))
+        machine.packet(Suspect(1, f"m{number}", "x"), source=M0)
+    (effect,) = machine.packet(Ping(1, "me"), source=M0)
     assert isinstance(effect, SendPacket)
     assert len(packet.split_compound(effect.data).parts) == 255
 
@@ -351,7 +353,8 @@ def test_a_join_exchanges_tables_and_says_so(ring: dict[str, Any]) -> None:
     effects = machine.answer(stream, PushPull((row,), join=True, user_state=b"serf's own"))
     assert effects[0] == CloseStream(stream)
     assert effects[-1] == JoinAnswered(77)
-    assert [type(event) for event in told(effects)] == [Joined]
+    assert [type(event) for event in told(effects)] == [Joined, UserStateReceived]
+    assert told(effects)[1] == UserStateReceived(X, b"serf's own", join=True)
 
 
 @pytest.mark.parametrize("ring", RINGS)
@@ -420,7 +423,8 @@ def test_a_ping_over_a_stream_is_answered_when_it_is_meant_for_this_member() -> 
     machine = Machine(label=b"blue", keyring=Keyring(KEY))
     assert machine.replied(machine.dial(Ping(9, "me"))) == Ack(9)
     assert machine.dial(Ping(9, "you"), stream=2) == [CloseStream(2)]
-    assert machine.dial(UserMessage(b"serf's"), stream=3) == [CloseStream(3)]
+    said = machine.dial(UserMessage(b"serf's"), stream=3)
+    assert said == [CloseStream(3), Notify(MessageReceived(X, b"serf's"))]
 
 
 def test_a_peer_is_told_when_its_layers_cannot_be_taken_off_and_only_then() -> None:
@@ -443,8 +447,11 @@ def test_a_stalled_peer_is_let_go_after_its_time() -> None:
 
 def test_more_streams_than_can_be_served_are_closed_at_once() -> None:
     machine = Machine()
-    answers = [machine.take(StreamAccepted(number, X)) for number in range(1, 130)]
-    assert answers == [*[[]] * 127, [CloseStream(128)], [CloseStream(129)]]
+    callers = [Endpoint.of(f"203.0.113.{number // 10}", number) for number in range(1, 130)]
+    answers = [machine.take(StreamAccepted(number, caller)) for number, caller in enumerate(callers, 1)]
+    assert answers[:127] == [[]] * 127
+    assert [answer[0] for answer in answers[127:]] == [CloseStream(128), CloseStream(129)]
+    assert machine.core.rejections == {"Busy": 2}
     assert machine.take(StreamEnded(1)) == []
     assert machine.take(StreamAccepted(130, X)) == []
 
@@ -522,7 +529,7 @@ def test_a_leave_is_over_when_the_last_who_could_hear_it_is_gone() -> None:
 
 
 def test_new_metadata_is_gossiped() -> None:
-    machine = Machine()
+    machine = Machine(keyring=Keyring(KEY))
     machine.take(UpdateMeta(b"synced"))
     (effect,) = machine.packet(Ping(1, "me"))
     assert machine.sent(effect)[1][1] == Alive(2, "me", bytes([192, 0, 2, 1]), 7946, b"synced", VSN)

@@ -23,6 +23,8 @@ from memberlist.effects import (
     Suspected,
     Updated,
 )
+from memberlist.judge import Judge
+from memberlist.lag import LagGuard
 from memberlist.members import Members
 from memberlist.messages import Alive, Dead, Message, State, Suspect
 
@@ -37,7 +39,9 @@ class Table:
     def __init__(self, **settings: Any) -> None:
         self.queue = BroadcastQueue(bytes_max=5000)
         self.awareness = Awareness(8)
-        self.members = Members(lan("me", "192.0.2.1", **settings), 7946, self.queue, self.awareness)
+        config = lan("me", "192.0.2.1", **settings)
+        self.members = Members(config, 7946, self.queue, self.awareness)
+        self.judge = Judge(config, self.members, LagGuard())
 
     def told(self) -> list[Message]:
         """Take everything that is to be passed on."""
@@ -111,7 +115,7 @@ def test_a_suspect_that_shows_a_higher_incarnation_is_no_suspect() -> None:
     assert table.hear(alive(5)) == []
     assert table.state() == (5, State.SUSPECT)
     assert table.hear(alive(6, meta=b"m")) == [Refuted(x(6, State.ALIVE, b"m")), Updated(x(6, State.ALIVE, b"m"))]
-    assert table.members.wake_at() is None
+    assert table.judge.wake_at() is None
 
 
 @pytest.mark.parametrize("gone", [State.DEAD, State.LEFT])
@@ -222,7 +226,7 @@ def test_an_accusation_is_believed_and_passed_on_under_its_own_name() -> None:
     table = Table().with_x()
     assert table.hear(Suspect(5, "x", "accuser"), 10.0) == [Suspected(x(5, State.SUSPECT), "accuser")]
     assert table.told() == [Suspect(5, "x", "accuser")]
-    assert table.members.wake_at() == 14.0  # Two living members: nobody can confirm.
+    assert table.judge.wake_at() == 14.0  # Two living members: nobody can confirm.
     assert [member.name for member in table.members.usable()] == ["me", "x"]
 
 
@@ -254,14 +258,14 @@ def test_confirmations_hasten_the_end_and_only_those_that_count_are_passed_on() 
         table.hear(alive(1, name=name, address=b"\x0a\0\0" + name.encode()))
     table.told()
     table.hear(Suspect(5, "x", "a"), 100.0)
-    assert table.members.wake_at() == 124.0
+    assert table.judge.wake_at() == 124.0
     table.told()
     assert table.hear(Suspect(5, "x", "a"), 101.0) == []
     assert table.told() == []
     table.hear(Suspect(5, "x", "b"), 102.0)
     assert table.told() == [Suspect(5, "x", "b")]
     table.hear(Suspect(5, "x", "c"), 103.0)
-    assert table.members.wake_at() == 104.0
+    assert table.judge.wake_at() == 104.0
     table.told()
     table.hear(Suspect(5, "x", "d"), 103.5)
     assert table.told() == []
@@ -271,10 +275,10 @@ def test_who_does_not_refute_in_time_is_declared_dead_by_this_member() -> None:
     table = Table().with_x()
     table.hear(Suspect(5, "x", "accuser"), 10.0)
     table.told()
-    assert table.members.tick(13.9) == []
-    assert events(table.members.tick(14.0)) == [Left(x(5, State.DEAD), Cause.FAILED, "me")]
+    assert table.judge.tick(13.9) == []
+    assert events(table.judge.tick(14.0)) == [Left(x(5, State.DEAD), Cause.FAILED, "me")]
     assert table.told() == [Dead(5, "x", "me")]
-    assert table.members.wake_at() is None
+    assert table.judge.wake_at() is None
 
 
 def test_the_departed_are_not_waited_for_to_confirm() -> None:
@@ -283,7 +287,7 @@ def test_the_departed_are_not_waited_for_to_confirm() -> None:
         table.hear(alive(1, name=name, address=b"\x0a\0\0" + name.encode()))
     table.hear(Dead(1, "b", "b"))
     table.hear(Suspect(5, "x", "me"), 10.0)
-    assert table.members.wake_at() == 14.0
+    assert table.judge.wake_at() == 14.0
 
 
 def test_an_accusation_of_this_member_is_refuted() -> None:

@@ -64,7 +64,7 @@ def test_the_first_probe_comes_at_a_random_phase_and_then_one_every_interval() -
     times = []
     for _ in range(4):
         now, ping = probing.pinged()
-        assert probing.prober.acked(ping.sequence) == []
+        assert probing.prober.acked(ping.sequence, 0.0) == []
         times.append(now)
     assert 0 < times[0] < 1
     assert times == pytest.approx([times[0] + step for step in range(4)])
@@ -123,7 +123,7 @@ def test_an_ack_within_the_interval_is_success_direct_or_relayed(late_s: float) 
     probing.awareness.adjust(2)
     start, ping = probing.pinged()
     probing.prober.tick(start + late_s)
-    probing.prober.acked(ping.sequence)
+    probing.prober.acked(ping.sequence, 0.0)
     assert probing.prober.round is None
     assert probing.awareness.score == 1
     assert probing.prober.tick(start + 0.99) == []
@@ -132,7 +132,7 @@ def test_an_ack_within_the_interval_is_success_direct_or_relayed(late_s: float) 
 def test_an_ack_of_another_number_is_nobodys() -> None:
     probing = Probing(1)
     _, ping = probing.pinged()
-    assert probing.prober.acked(ping.sequence + 1) == []
+    assert probing.prober.acked(ping.sequence + 1, 0.0) == []
     assert probing.prober.round is not None
 
 
@@ -199,7 +199,7 @@ def test_a_member_in_bad_health_takes_longer_and_drops_the_ticks_it_missed() -> 
     assert probing.prober.round is not None
     assert probing.prober.round.deadline == pytest.approx(start + 3.0)
     probing.due()
-    probing.prober.acked(ping.sequence)
+    probing.prober.acked(ping.sequence, 0.0)
     again, ping = probing.pinged()
     assert again == pytest.approx(start + 1.0)
     probing.prober.tick(again + 0.5)
@@ -207,7 +207,7 @@ def test_a_member_in_bad_health_takes_longer_and_drops_the_ticks_it_missed() -> 
     assert now == pytest.approx(again + 2.0)  # Awareness went down by one.
     second = probing.prober.round
     assert second is not None
-    probing.prober.acked(second.sequence)
+    probing.prober.acked(second.sequence, 0.0)
     later, _ = probing.pinged()
     assert later == pytest.approx(again + 3.0)
 
@@ -325,8 +325,8 @@ def test_a_relay_pings_under_its_own_number_and_passes_the_ack_on_under_the_aske
     ping = ask(probing, port=0)
     assert ping.sequence != 300
     assert (ping.node, ping.source_address) == ("m2", ME)
-    assert probing.prober.acked(ping.sequence) == [Transmit(where(1), (Ack(300),))]
-    assert probing.prober.acked(ping.sequence) == []
+    assert probing.prober.acked(ping.sequence, 0.0) == [Transmit(where(1), (Ack(300),))]
+    assert probing.prober.acked(ping.sequence, 0.0) == []
     assert probing.prober.wake_at() is None
 
 
@@ -336,7 +336,7 @@ def test_a_relay_says_in_time_that_it_got_no_answer_and_still_passes_a_late_one_
     now, effects = probing.due()
     assert now == pytest.approx(10.4)  # 0.8 of the timeout, so that the asker, who waits as long again, still hears it.
     assert effects == [Transmit(where(1), (Nack(300),))]
-    assert probing.prober.acked(ping.sequence) == [Transmit(where(1), (Ack(300),))]
+    assert probing.prober.acked(ping.sequence, 0.0) == [Transmit(where(1), (Ack(300),))]
 
 
 def test_a_relay_that_is_not_asked_for_a_nack_sends_none_and_forgets() -> None:
@@ -345,7 +345,7 @@ def test_a_relay_that_is_not_asked_for_a_nack_sends_none_and_forgets() -> None:
     now, effects = probing.due()
     assert now == pytest.approx(10.5)
     assert effects == []
-    assert probing.prober.acked(ping.sequence) == []
+    assert probing.prober.acked(ping.sequence, 0.0) == []
     assert probing.prober.wake_at() is None
 
 

@@ -20,7 +20,7 @@ FORBIDDEN = {
     "secrets",
     "select",
 }
-SHELL = {"agent.py", "transport.py", "__init__.py", "__main__.py"}
+SHELL = {"agent.py", "transport.py", "__init__.py", "__main__.py", "example.py"}
 FILES = sorted(Path(agent.__file__).parent.glob("*.py"))
 
 

@@ -69,7 +69,7 @@ def test_rows_without_six_version_bytes_do_not_spoil_the_exchange() -> None:
 def test_a_remote_death_is_a_suspicion_of_our_own() -> None:
     for state in (State.DEAD, State.SUSPECT):
         table = Table().with_x()
-        effects = push_pull.merge(table.members, PushPull((row("x", state),)), 7946, 0.0)
+        effects = push_pull.merge(table.members, PushPull((row("x", state),)), lambda port: port, 0.0)
         (effect,) = effects
         assert isinstance(effect, Notify)
         assert isinstance(effect.event, Suspected)
@@ -79,20 +79,20 @@ def test_a_remote_death_is_a_suspicion_of_our_own() -> None:
 
 def test_a_remote_leave_is_believed() -> None:
     table = Table().with_x()
-    push_pull.merge(table.members, PushPull((row("x", State.LEFT),)), 7946, 0.0)
+    push_pull.merge(table.members, PushPull((row("x", State.LEFT),)), lambda port: port, 0.0)
     assert table.state() == (5, State.LEFT)
 
 
 def test_a_remote_alive_joins_and_port_nought_means_the_usual_one() -> None:
     table = Table()
     entry = NodeState("x", X, 0, b"", 1, State.ALIVE, VSN)
-    push_pull.merge(table.members, PushPull((entry,)), 7999, 0.0)
+    push_pull.merge(table.members, PushPull((entry,)), lambda port: port or 7999, 0.0)
     assert table.told() == [alive(1, port=7999)]
 
 
 def test_a_remote_row_in_a_state_nobody_knows_is_ignored() -> None:
     table = Table().with_x()
-    assert push_pull.merge(table.members, PushPull((row("x", 9),)), 7946, 0.0) == []
+    assert push_pull.merge(table.members, PushPull((row("x", 9),)), lambda port: port, 0.0) == []
     assert table.state() == (5, State.ALIVE)
 
 
@@ -100,5 +100,5 @@ def test_a_remote_row_in_a_state_nobody_knows_is_ignored() -> None:
 def test_this_member_refutes_a_table_in_which_it_is_gone(state: State) -> None:
     table = Table()
     me = NodeState("me", bytes([192, 0, 2, 1]), 7946, b"", 6, state, VSN)
-    push_pull.merge(table.members, PushPull((me,)), 7946, 0.0)
+    push_pull.merge(table.members, PushPull((me,)), lambda port: port, 0.0)
     assert table.told() == [Alive(7, "me", bytes([192, 0, 2, 1]), 7946, b"", VSN)]

@@ -31,17 +31,17 @@ def test_the_dogpile_table(confirmations: int, milliseconds: int) -> None:
 def test_without_confirmations_to_wait_for_the_minimum_applies() -> None:
     suspicion = Suspicion("a", needed=0, minimum_s=4, maximum_s=24, now=100)
     assert suspicion.deadline == 104
-    assert not suspicion.confirm("b")
+    assert not suspicion.confirm("b", 100)
 
 
 def test_an_accuser_counts_once_the_first_not_at_all_and_no_more_than_needed() -> None:
     suspicion = Suspicion("a", needed=2, minimum_s=4, maximum_s=24, now=100)
     assert suspicion.deadline == 124
-    assert not suspicion.confirm("a")
-    assert suspicion.confirm("b")
-    assert not suspicion.confirm("b")
+    assert not suspicion.confirm("a", 100)
+    assert suspicion.confirm("b", 100)
+    assert not suspicion.confirm("b", 100)
     assert suspicion.deadline == pytest.approx(111.381, abs=0.001)
-    assert suspicion.confirm("c")
+    assert suspicion.confirm("c", 100)
     assert suspicion.deadline == 104
-    assert not suspicion.confirm("d")
+    assert not suspicion.confirm("d", 100)
     assert suspicion.confirmations == 2

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from config.model import IPAddress, NodeName
 from memberlist import effects
+from memberlist.agent import Agent
+from memberlist.config import lan
+from memberlist.keyring import Keyring, metallb_key
 from memberlist.messages import State
 from speaker.membership import Membership, agent_config
 from speaker.settings import Gossip
@@ -73,7 +77,15 @@ async def test_nothing_is_bound_before_the_caches_are_complete() -> None:
         task = group.create_task(one.member.run(one.complete), name="gossip")
         await asyncio.sleep(0)
         assert one.member.hold == "the gossip has not started yet"
-        assert one.member.report() == {"hold": "the gossip has not started yet", "members": []}
+        assert one.member.report() == {
+            "hold": "the gossip has not started yet",
+            "profile": "subsecond",
+            "profile_configured": "subsecond",
+            "isolated": False,
+            "detection": {},
+            "refused": {},
+            "members": [],
+        }
         assert one.log.events() == []
         task.cancel()
 
@@ -91,6 +103,8 @@ async def test_two_speakers_meet_and_may_announce() -> None:
         assert [facts["node"] for facts in a.log.facts("member_joined")] == ["b"]
         report = a.member.report()
         assert [one["name"] for one in report["members"]] == ["a", "b"]  # type: ignore[attr-defined]  # JSON-like.
+        assert [one["profile"] for one in report["members"]] == ["subsecond"] * 2  # type: ignore[attr-defined]  # JSON-like.
+        assert report["profile"] == "subsecond"
 
 
 async def test_a_member_that_leaves_is_gone_at_once() -> None:
@@ -193,9 +207,44 @@ async def test_plain_text_gossip_is_warned_about() -> None:
     assert Node("a", 1, 7946, secret=b"").log.events() == ["gossip_not_encrypted"]
 
 
-def test_the_presets_and_the_file_of_overrides_set_the_numbers() -> None:
+async def test_beside_a_foreign_member_a_speaker_is_balanced_until_that_one_leaves() -> None:
+    port = a_free_port()
+    a = Node("a", 1, port)
+    foreign = Agent(lan("go", "127.0.0.2", port), keyring=Keyring(metallb_key(b"geheim")), on_event=lambda _: None)
+    a.list_pods(go=Node("go", 2, port))
+    async with running(a):
+        await foreign.start()
+        await until(lambda: a.member.report()["profile"] == "balanced", "it slows down")
+        assert a.log.facts("gossip_profile_changed")[0] == {
+            "profile": "balanced",
+            "configured": "subsecond",
+            "reason": "go is not of this package",
+        }
+        await foreign.leave(timeout_s=2.0)
+        await foreign.stop()
+        await until(lambda: a.member.report()["profile"] == "subsecond", "it is fast again")
+
+
+async def test_isolation_is_logged_and_shown() -> None:
+    one = Node("a", 1, 7946)
+    one.member._heard(effects.Isolated(3, 5))
+    one.member._heard(effects.IsolationEnded())
+    assert one.log.facts("gossip_isolated") == [{"lost": 3, "of": 5}]
+    assert "gossip_isolation_ended" in one.log.events()
+
+
+async def test_numbers_of_ones_own_win_over_the_profile_and_are_logged() -> None:
+    wake, log = asyncio.Event(), Lines()
+    gossip = Gossip(ip_address("127.0.0.1"), 7946, "x", b"key", True, None, "ring")
+    member = Membership(NodeName("a"), gossip, others=lambda: None, wake=wake, dirty=wake, log=log)
+    assert log.facts("gossip_profile_overridden") == [{"by": "--ml-wan-config", "profile": "ring"}]
+    assert member.report()["profile_configured"] == ""
+
+
+def test_the_profile_the_presets_and_the_file_of_overrides_set_the_numbers() -> None:
     me = NodeName("a")
-    assert agent_config(a_gossip(1, 7946), me).probe_interval_s == 1.0
+    assert agent_config(a_gossip(1, 7946), me).profile == "subsecond"
+    assert agent_config(replace(a_gossip(1, 7946), profile="compat"), me).probe_interval_s == 1.0
     assert agent_config(a_gossip(1, 7946, wan=True), me).probe_interval_s == 5.0
     with pytest.raises(FlagError, match="gossip: "):
         agent_config(a_gossip(1, 7946, overrides=b"no json"), me)

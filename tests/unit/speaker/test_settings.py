@@ -125,5 +125,20 @@ def test_gossip_overrides_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (gossip.overrides, gossip.wan) == (b"{}", True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment", "profile"),
+    [([], {}, "auto"), ([], {"METALLB_ML_PROFILE": "ring"}, "ring"), (["--ml-profile=compat"], {}, "compat")],
+)
+def test_the_profile_is_chosen_by_flag_or_variable(arguments: list[str], environment: dict[str, str], profile: str) -> None:
+    gossip = read([*NODE, "--ml-bindaddr=::1", "--ml-labels=x", *arguments], environment).gossip
+    assert gossip is not None
+    assert gossip.profile == profile
+
+
+def test_an_unknown_profile_is_named() -> None:
+    with pytest.raises(FlagError, match="ml-profile"):
+        read([*NODE, "--ml-profile=warp"], {})
+
+
 def test_every_setting_has_a_help_sentence() -> None:
     assert all(flag.help.endswith(".") for flag in speaker_settings.FLAGS)
