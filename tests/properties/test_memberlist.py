@@ -14,8 +14,8 @@ from memberlist.config import lan
 from memberlist.core import Core
 from memberlist.effects import Endpoint, PacketReceived, StreamAccepted, StreamReceived
 from memberlist.errors import WireError
-from memberlist.keyring import Keyring
 from memberlist.judge import Judge
+from memberlist.keyring import Keyring
 from memberlist.lag import LagGuard
 from memberlist.members import GONE, Members
 from memberlist.messages import (
