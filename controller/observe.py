@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any, Final
 
 from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
 from config.values import TextError, parse_address
+from controller.ipam.sharing import ALONE, Port, Use
 from controller.world import FamilyPolicy, Recorded, Service, family_of
 from kube import objects
 from kube.objects import ObjectKey
@@ -81,6 +83,7 @@ def service_fingerprint(service: objects.Service) -> object:
         spec.cluster_ips,
         spec.ip_families,
         spec.ip_family_policy,
+        _use(service),
         service.status.load_balancer,
     )
 
@@ -105,7 +108,7 @@ def service(document: objects.Service) -> Service:
         wanted_addresses=wanted,
         wanted_pool=PoolName(pool) if pool else None,
         request_problem=problem,
-        sharing_key=_annotation(annotations, ALLOW_SHARED_IP),
+        use=_use(document),
         deprecated_annotations=tuple(sorted(key for key in annotations if key.startswith(DEPRECATED_PREFIX))),
         recorded=_recorded(document.status.load_balancer.ingress or (), annotations.get(ALLOCATED_FROM_POOL)),
     )
@@ -114,6 +117,23 @@ def service(document: objects.Service) -> Service:
 def _annotation(annotations: Mapping[str, str], name: str) -> str:
     """The value of an input; the present prefix wins where it is there, even if it is empty."""
     return annotations.get(PREFIX + name, annotations.get(DEPRECATED_PREFIX + name, ""))
+
+
+def _use(document: objects.Service) -> Use:
+    """How the Service shares its address; whatever does not share is the same."""
+    key = _annotation(document.metadata.annotations or {}, ALLOW_SHARED_IP)
+    if not key:
+        return ALONE
+    spec = document.spec
+    local = spec.external_traffic_policy == "Local"
+    backend = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
+    return _same_use(key, backend, frozenset((port.protocol, port.port) for port in spec.ports or ()))
+
+
+@lru_cache(maxsize=1024)
+def _same_use(key: str, backend: str, ports: frozenset[Port]) -> Use:
+    """One value for all Services that use their addresses in one way."""
+    return Use(key, backend, ports)
 
 
 def _policy(text: str) -> FamilyPolicy:

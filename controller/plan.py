@@ -302,9 +302,9 @@ class Planner:
         """A Service whose addresses are of the right family: does a pool still allow them, and does the user want them?"""
         held = believed.addresses
         broken = self._came_from_broken_pool(believed)
-        found: Allocation | Refusal = assign(service.key, service.labels, held, self.ledger)
+        found: Allocation | Refusal = assign(service.key, service.labels, held, self.ledger, service.use)
         if broken:
-            clash = self.ledger.conflict(service.key, held)
+            clash = self.ledger.conflict(service.key, held, service.use)
             found = Refusal(Reason.ADDRESS_IN_USE, str(clash)) if clash else Allocation(held, broken)
         if isinstance(found, Refusal):
             note = f'current IP of "{service.key}" not allowed by config, will try another: {found.detail}'
@@ -333,7 +333,7 @@ class Planner:
         return believed.pool if believed.pool in self.config.broken_pools and not understood else None
 
     def _keep(self, service: Service, what: Allocation) -> Decision:
-        self.ledger.claim(service.key, what.addresses)
+        self.ledger.claim(service.key, what.addresses, service.use)
         return Decision(
             service=service.key,
             outcome=Outcome.KEPT,
@@ -346,9 +346,10 @@ class Planner:
         """What becomes of a Service that keeps one address and prefers two: the other one comes from the same pool."""
         (first,), pool = kept.recorded.addresses, kept.recorded.pool
         assert pool is not None
-        second = self.ledger.lowest_free(pool, other_version(first.version))
+        version = other_version(first.version)
+        second = self.ledger.lowest(pool, version, service.use)
         if second is None:
-            note = f'no additional IP for "{service.key}": {full(pool, other_version(first.version), self.ledger)}'
+            note = f'no additional IP for "{service.key}": {full(pool, version, self.ledger, service.use)}'
             return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
         self._waiting.discard(service.key)
         both = self._keep(service, Allocation((first, second), pool))
@@ -367,7 +368,7 @@ class Planner:
             complaint = Notice("Warning", "AllocationFailed", f'Failed to allocate IP for "{service.key}": {found.detail}')
             return replace(self._without(service, Outcome.REFUSED, found.reason, found.detail, complaint), happened=said)
         self._waiting.discard(service.key)
-        self.ledger.claim(service.key, found.addresses)
+        self.ledger.claim(service.key, found.addresses, service.use)
         quoted = " ".join(f'"{address}"' for address in found.addresses)
         return Decision(
             service=service.key,
@@ -387,7 +388,9 @@ class Planner:
         alone: tuple[int, ...] = ()
         if family is Family.DUAL and service.policy is FamilyPolicy.PREFER_DUAL:
             alone = (service.primary, other_version(service.primary))
-        request = Request(service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone)
+        request = Request(
+            service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone, service.use
+        )
         return allocate(request, self.ledger)
 
     def _without(
@@ -399,9 +402,9 @@ class Planner:
 
     def _stuck(self, service: Service, believed: Recorded, reason: Reason, detail: str, complaint: Notice) -> Decision:
         """A decision that leaves everything as it is and says what is wrong; unless another one holds the addresses."""
-        if self.ledger.conflict(service.key, believed.addresses) is not None:
+        if self.ledger.conflict(service.key, believed.addresses, service.use) is not None:
             return self._without(service, Outcome.REFUSED, reason, detail, complaint)
-        self.ledger.claim(service.key, believed.addresses)
+        self.ledger.claim(service.key, believed.addresses, service.use)
         return Decision(
             service=service.key, outcome=Outcome.REFUSED, reason=reason, detail=detail, recorded=believed, complaint=complaint
         )

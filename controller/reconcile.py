@@ -45,7 +45,6 @@ class Reconciler:
         self._anew = True
         self._complaints: dict[ServiceKey, Notice] = {}
         self._problems: dict[ObjectRef, tuple[Problem, ...]] = {}
-        self._noted_sharing: set[ServiceKey] = set()
         self._unfinished: dict[ServiceKey, Write] = {}
 
     async def run(self) -> None:
@@ -136,9 +135,6 @@ class Reconciler:
             self._complaints[service.key] = decision.complaint
             self._emit(service, (decision.complaint,))
         self._log_change(service, decision, before)
-        if service.sharing_key and decision.outcome is not Outcome.IGNORED and service.key not in self._noted_sharing:
-            self._noted_sharing.add(service.key)
-            self._log.warning("option_not_in_effect", service=service.key, option=observe.PREFIX + observe.ALLOW_SHARED_IP)
 
     def _log_change(self, service: Service, decision: Decision, before: Notice | None) -> None:
         """Log what became of the Service, if that is something else than before."""
@@ -165,7 +161,6 @@ class Reconciler:
     def _forget(self, key: ServiceKey) -> None:
         self._complaints.pop(key, None)
         self._unfinished.pop(key, None)
-        self._noted_sharing.discard(key)
 
     def _report_problems(self) -> None:
         """Log and emit what is wrong with the configuration, once per object and change."""

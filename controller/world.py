@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
+from controller.ipam.sharing import ALONE, Use
 
 
 class FamilyPolicy(StrEnum):
@@ -85,7 +86,7 @@ class Service:
     wanted_addresses: tuple[IPAddress, ...] = ()
     wanted_pool: PoolName | None = None
     request_problem: str = ""
-    sharing_key: str = ""
+    use: Use = ALONE
     deprecated_annotations: tuple[str, ...] = ()
     recorded: Recorded = NOTHING
 

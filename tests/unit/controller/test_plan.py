@@ -638,6 +638,90 @@ class TestHandingOver:
         assert not made.is_unresolved(self.A)
 
 
+ONE = a_config(a_pool("default", "10.0.0.0/32"))
+
+
+class TestSharing:
+    """Services that use one address together."""
+
+    def sharer(
+        self, name: str, made: Planner | None = None, *, ports: str = "TCP/80", backend: str = "", key: str = "k"
+    ) -> Service:
+        now = a_service(name, created=ord(name[0]), sharing_key=key, ports=ports, backend=backend)
+        return now if made is None or now.key not in made.services else replace(seen(made, name), use=now.use)
+
+    def test_services_with_one_key_and_different_ports_get_one_address(self) -> None:
+        made = planner(self.sharer("a"), self.sharer("b", ports="UDP/80"), self.sharer("c"), config=ONE)
+        assert [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "abc"] == ["10.0.0.0", "10.0.0.0", ""]
+        refused = made.decisions[ServiceKey("default/c")]
+        assert refused.detail == (
+            'no available IPs: pool "default" has no free IPv4 address'
+            ' (all 1 in use, none can be shared with sharing key "k" on these ports)'
+        )
+
+    def test_services_are_reconsidered_when_sharing_the_ip_and_conditions_change(self) -> None:
+        made = planner(self.sharer("a"), self.sharer("b", ports="TCP/81"), config=ONE)
+        change(made, seen(made, "a"), seen(made, "b"))
+
+        def held() -> str:
+            return "".join(name for name in "ab" if made.decisions[ServiceKey(f"default/{name}")].recorded.addresses)
+
+        assert held() == "ab"
+        found = change(made, self.sharer("b", made, ports="TCP/81", backend="app=web"))
+        assert held() == "a"
+        assert "ClearAssignment" in [notice.reason for notice in found["b"].happened]
+        assert "ClearAssignment" not in str(found.get("a", ""))
+        found = change(made, self.sharer("a", made, backend="app=web"))
+        assert held() == "ab"
+        assert set(found) == {"a", "b"}
+        change(made, seen(made, "b", "9"))
+        change(made, self.sharer("a", made, backend="app=other"))
+        assert held() == "b"
+        change(made, self.sharer("b", made, ports="TCP/81", backend="app=other"))
+        assert held() == "ab"
+
+    def test_a_port_given_up_goes_to_the_oldest_waiter_that_can_use_it(self) -> None:
+        made = planner(self.sharer("a"), self.sharer("z", key="other"), self.sharer("c"), self.sharer("d"), config=ONE)
+        found = change(made, self.sharer("a", made, ports="TCP/443"))
+        assert {name: ips(one) for name, one in found.items()} == {"a": "10.0.0.0", "c": "10.0.0.0", "d": "", "z": ""}
+
+    def test_a_service_that_begins_to_share_lets_waiting_ones_in(self) -> None:
+        made = planner(a_service("a"), self.sharer("b", ports="TCP/81"), config=ONE)
+        assert ips(made.decisions[ServiceKey("default/b")]) == ""
+        found = change(made, self.sharer("a", made))
+        assert ips(found["b"]) == "10.0.0.0"
+
+    def test_nobody_waits_for_a_sharer_that_stays_but_for_one_that_leaves(self) -> None:
+        made = planner(
+            replace(self.sharer("a"), recorded=Recorded(addresses("10.0.0.0"), PoolName("default"))),
+            self.sharer("b", ports="TCP/81"),
+            config=ONE,
+        )
+        write = made.pending(ServiceKey("default/b"))
+        assert write is not None
+        assert write.after.addresses == addresses("10.0.0.0")
+        change(made, gone="b")
+        change(made, self.sharer("a", made, backend="app=web"), self.sharer("c", key="else"))
+        change(made, replace(made.services[ServiceKey("default/a")], load_balancer=False, version="3"))
+        change(made, self.sharer("d", key="else", ports="TCP/9"))
+        assert ips(made.decisions[ServiceKey("default/c")]) == "10.0.0.0"
+        assert made.pending(ServiceKey("default/d")) is None, "a still shows the address, and is to give it up"
+
+    def test_both_addresses_of_a_pair_must_be_shareable(self) -> None:
+        pair = {"cluster_ips": TWO_IPS, "policy": FamilyPolicy.REQUIRE_DUAL}
+        first = a_service("a", sharing_key="k", **pair)  # type: ignore[arg-type]  # one mapping of several types
+        second = a_service("b", created=1, sharing_key="k", ports="TCP/81", **pair)  # type: ignore[arg-type]  # as above
+        third = a_service("c", created=2, sharing_key="k", ports="TCP/80", **pair)  # type: ignore[arg-type]  # as above
+        made = planner(first, second, third, config=a_config(a_pool("default", "10.0.0.0/32,fc00::/127")))
+        found = [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "abc"]
+        assert found == ["10.0.0.0 fc00::", "10.0.0.0 fc00::", ""]
+
+    def test_a_requested_shared_address_is_refused_with_the_port_in_the_way(self) -> None:
+        made = planner(self.sharer("a"), replace(self.sharer("b"), wanted_addresses=addresses("10.0.0.0")), config=ONE)
+        assert made.decisions[ServiceKey("default/b")].reason is Reason.ADDRESS_IN_USE
+        assert made.decisions[ServiceKey("default/b")].detail == 'port TCP/80 is already in use on "10.0.0.0" by default/a'
+
+
 def test_a_full_plan_is_the_first_step_of_a_planner() -> None:
     world = a_world(a_service("a"), a_service("b", holds="192.168.20.21", pool="default"))
     decisions = plan(world)

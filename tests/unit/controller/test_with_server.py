@@ -399,3 +399,31 @@ def a_deployment() -> dict[str, Any]:
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "controller", "image": "x"}]}},
         },
     }
+
+
+async def test_services_share_an_address_and_are_reconsidered_when_conditions_change(tmp_path: Path) -> None:
+    shared = {"metallb.io/allow-shared-ip": "key"}
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool("default", "192.168.20.20/32")
+        async with cluster.controlled():
+
+            async def held(expected: str) -> None:
+                async def so() -> bool:
+                    return [name for name in "ab" if ips(await cluster.get(name))] == list(expected)
+
+                await until(so)
+
+            for name, port in (("a", 80), ("b", 8080)):
+                await cluster.service(name, annotations=shared, ports=[{"port": port}], selector={"app": "web"})
+                assert await cluster.address(name) == "192.168.20.20"
+            await cluster.change("b", spec={"externalTrafficPolicy": "Local"})
+            await held("a")
+            assert "same externalTrafficPolicy" in await cluster.event("b", "ClearAssignment")
+            await cluster.change("a", spec={"externalTrafficPolicy": "Local"})
+            await held("ab")
+            await cluster.change("a", spec={"selector": {"app": "other"}})
+            await held("b")
+            await cluster.change("b", spec={"selector": {"app": "other"}})
+            await held("ab")
+            await cluster.quiet()
+            assert (await cluster.status())["world"]["pools"]["default"]["ipv4"] == {"usable": 1, "in_use": 1}
