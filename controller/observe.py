@@ -36,6 +36,16 @@ PLAIN_MODES: Final = frozenset({"", "VIP"})
 """The API server writes VIP where ipMode is absent (Kubernetes 1.30): both mean the same."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCounters:
+    """What the status of an IPAddressPool says."""
+
+    assigned_ipv4: int
+    assigned_ipv6: int
+    available_ipv4: int
+    available_ipv6: int
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     """What the reflectors fill, and the event they set."""
@@ -61,6 +71,10 @@ class Stores:
         """A Service as decisions see it; None if it is gone."""
         document = self.services.get(ObjectKey(key))
         return None if document is None else service(document)
+
+    def pool(self, namespace: str, name: PoolName) -> objects.RawObject | None:
+        """A pool as it came."""
+        return self.pools.get(ObjectKey(f"{namespace}/{name}"))
 
     def configuration_object(self, ref: ObjectRef) -> objects.RawObject | None:
         """A configuration object as it came."""
@@ -175,6 +189,15 @@ def _recorded(ingress: Iterable[objects.LoadBalancerIngress], pool: str | None) 
     addresses = _addresses(entry.ip for entry in entries)
     plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
     return Recorded(addresses, PoolName(pool) if pool is not None else None, plain)
+
+
+def pool_status(raw: objects.RawObject) -> PoolCounters | None:
+    """What the status of a pool says; None if it is not what we write."""
+    match raw.document.get("status"):
+        case {"assignedIPv4": int(a4), "assignedIPv6": int(a6), "availableIPv4": int(f4), "availableIPv6": int(f6)}:
+            return PoolCounters(assigned_ipv4=a4, assigned_ipv6=a6, available_ipv4=f4, available_ipv6=f6)
+        case _:
+            return None
 
 
 def configuration_document(resource_kind: str, raw: objects.RawObject) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from controller.metrics import Tally
 from controller.observe import Stores
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner
+from controller.pool_status import PoolStatuses
 from controller.reason import Notice
 from controller.world import Service
 from kube.client import KubeClient
@@ -33,10 +34,13 @@ SAID_CONFIGURATION: Final = "failed to parse the configuration"
 class Reconciler:
     """Keeps the statuses of Services as the plan wants them. Implements controller.apply.Source for its writer."""
 
-    def __init__(self, client: KubeClient, stores: Stores, recorder: Recorder, log: Logger, *, lb_class: str = "") -> None:
+    def __init__(
+        self, client: KubeClient, stores: Stores, recorder: Recorder, log: Logger, *, namespace: str, lb_class: str = ""
+    ) -> None:
         self.tally = Tally()
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
+        self.pool_statuses = PoolStatuses(client, stores, lambda: self.planner.ledger, log, namespace=namespace)
         self._stores = stores
         self._recorder = recorder
         self._log = log
@@ -75,6 +79,7 @@ class Reconciler:
         for key in services.keys() - self.planner.services.keys():
             self._forget(key)
         self._write_unblocked()
+        self.pool_statuses.look(self.planner.ledger.take_touched())
         self._anew = False
 
     def _configuration(self) -> Config | None:
@@ -279,6 +284,7 @@ class Reconciler:
                 for problem in self._compiled.problems
             ],
             "pending_writes": {**self._blocked(), **self.writer.pending()},
+            "pending_pool_statuses": self.pool_statuses.pending,
         }
 
 

@@ -73,7 +73,9 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
         log.warning("option_not_in_effect", option=option)
     stores = Stores()
     recorder = EventRecorder(client, COMPONENT, settings.pod_name or platform.node(), log=get_logger("events"))
-    reconciler = Reconciler(client, stores, recorder, get_logger("reconcile"), lb_class=settings.lb_class)
+    reconciler = Reconciler(
+        client, stores, recorder, get_logger("reconcile"), namespace=settings.namespace, lb_class=settings.lb_class
+    )
     registry = CollectorRegistry()
     registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger))
     ProcessCollector(registry=registry)
@@ -156,6 +158,7 @@ def _parts(
     namespaces = Reflector(client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=_labels, log=log)
     yield "reconcile", reconciler.run
     yield "status-writer", reconciler.writer.run
+    yield "pool-statuses", reconciler.pool_statuses.run
     yield "services", services.run
     yield "pools", pools.run
     yield "l2-advertisements", l2_advertisements.run

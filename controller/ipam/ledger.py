@@ -81,6 +81,7 @@ class Ledger:
         self._shared: dict[tuple[tuple[str, str], PoolName, int], _Shared] = {}
         self._in_use: Counter[tuple[PoolName, int]] = Counter()
         self._freed: set[tuple[int, int]] = set()
+        self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
         for pool in config.pools.values():
@@ -212,6 +213,13 @@ class Ledger:
         place = self._place(version, number)
         if place is not None:
             self._in_use[place.pool.name, version] += step
+            self._touched.add(place.pool.name)
+
+    def take_touched(self) -> frozenset[PoolName]:
+        """Pools whose counters may have changed since this was last asked; all of them the first time."""
+        taken = frozenset(self._touched)
+        self._touched.clear()
+        return taken
 
     @property
     def has_freed(self) -> bool:

@@ -91,7 +91,7 @@ class Heard:
 async def by_hand(client: KubeClient) -> AsyncIterator[tuple[Reconciler, Stores, Heard]]:
     """A Reconciler whose stores the test fills itself, with its writer running."""
     stores, heard = Stores(), Heard()
-    reconciler = Reconciler(client, stores, heard, heard)
+    reconciler = Reconciler(client, stores, heard, heard, namespace="metallb-system")
     for store in (stores.services, stores.pools, stores.l2_advertisements, stores.namespaces):
         store.synced = True
     async with asyncio.TaskGroup() as group:
