@@ -17,7 +17,7 @@ from typing import Any, Final
 from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
 from config.values import TextError, parse_address
 from controller.ipam.sharing import ALONE, Port, Use
-from controller.world import FamilyPolicy, Recorded, Service, family_of
+from controller.world import FamilyPolicy, Recorded, Service, Verdict, family_of
 from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store
@@ -28,6 +28,9 @@ ADDRESS_POOL: Final = "address-pool"
 LOAD_BALANCER_IPS: Final = "loadBalancerIPs"
 ALLOW_SHARED_IP: Final = "allow-shared-ip"
 ALLOCATED_FROM_POOL: Final = PREFIX + "ip-allocated-from-pool"
+
+ADDRESS_ASSIGNED: Final = "lb.metallb-py.io/AddressAssigned"
+"""The type of our condition in the status of a Service."""
 
 INPUTS: Final = tuple(
     prefix + name for prefix in (PREFIX, DEPRECATED_PREFIX) for name in (ADDRESS_POOL, LOAD_BALANCER_IPS, ALLOW_SHARED_IP)
@@ -99,6 +102,7 @@ def service_fingerprint(service: objects.Service) -> object:
         spec.ip_family_policy,
         _use(service),
         service.status.load_balancer,
+        _verdict(service.status.conditions or ()),
     )
 
 
@@ -124,7 +128,7 @@ def service(document: objects.Service) -> Service:
         request_problem=problem,
         use=_use(document),
         deprecated_annotations=tuple(sorted(key for key in annotations if key.startswith(DEPRECATED_PREFIX))),
-        recorded=_recorded(document.status.load_balancer.ingress or (), annotations.get(ALLOCATED_FROM_POOL)),
+        recorded=_recorded(document.status, annotations.get(ALLOCATED_FROM_POOL)),
     )
 
 
@@ -184,11 +188,17 @@ def _address(text: str) -> IPAddress | None:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
-def _recorded(ingress: Iterable[objects.LoadBalancerIngress], pool: str | None) -> Recorded:
-    entries = tuple(ingress)
+def _verdict(conditions: Iterable[objects.Condition]) -> Verdict | None:
+    """Our condition, if it is there."""
+    ours = next((one for one in conditions if one.type == ADDRESS_ASSIGNED), None)
+    return None if ours is None else Verdict(ours.status == "True", ours.reason, ours.message)
+
+
+def _recorded(status: objects.ServiceStatus, pool: str | None) -> Recorded:
+    entries = status.load_balancer.ingress or ()
     addresses = _addresses(entry.ip for entry in entries)
     plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
-    return Recorded(addresses, PoolName(pool) if pool is not None else None, plain)
+    return Recorded(addresses, PoolName(pool) if pool is not None else None, plain, _verdict(status.conditions or ()))
 
 
 def pool_status(raw: objects.RawObject) -> PoolCounters | None:

@@ -138,7 +138,7 @@ class Simulation:
         assert not self.planner.unseen
         for key, service in self.api.items():
             decision = self.planner.decisions[key]
-            assert service.recorded == (service.recorded if decision.outcome is Outcome.IGNORED else decision.recorded)
+            assert service.recorded == (service.recorded if decision.outcome is Outcome.IGNORED else decision.shown)
             assert service.load_balancer or service.recorded == NOTHING
 
 

@@ -74,7 +74,7 @@ STEPS = st.builds(
 def settled(world: Mapping[ServiceKey, Service], decisions: Mapping[ServiceKey, Decision]) -> dict[ServiceKey, Service]:
     """The Services as they are once everything that was decided is written."""
     return {
-        key: one if decisions[key].outcome is Outcome.IGNORED else replace(one, recorded=decisions[key].recorded)
+        key: one if decisions[key].outcome is Outcome.IGNORED else replace(one, recorded=decisions[key].shown)
         for key, one in world.items()
     }
 

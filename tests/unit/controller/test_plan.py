@@ -9,7 +9,7 @@ from config.model import Config, PoolName, ServiceKey
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner, plan
 from controller.reason import Notice, Reason
-from controller.world import FamilyPolicy, Recorded, Service
+from controller.world import FamilyPolicy, Recorded, Service, Verdict
 from tests.builders import a_config, a_pool, a_service, a_world, addresses
 
 POOL = a_config(a_pool("default", "10.0.0.0/30"))
@@ -44,7 +44,7 @@ def ips(decision: Decision) -> str:
 def seen(made: Planner, name: str, version: str = "2") -> Service:
     """The Service as the API server shows it once what was decided about it is written."""
     service = made.services[ServiceKey(f"default/{name}")]
-    return replace(service, recorded=made.decisions[service.key].recorded, version=version)
+    return replace(service, recorded=made.decisions[service.key].shown, version=version)
 
 
 class TestAssigning:
@@ -101,7 +101,8 @@ class TestKeeping:
         made = planner(a_service(holds="10.0.0.2", pool="default", plain=False))
         write = made.pending(ServiceKey("default/web"))
         assert write is not None
-        assert write.after == Recorded(addresses("10.0.0.2"), write.before.pool)
+        verdict = Verdict(True, "HoldsAddress", '10.0.0.2 from pool "default"')
+        assert write.after == Recorded(addresses("10.0.0.2"), write.before.pool, verdict=verdict)
 
     def test_of_two_with_one_address_the_older_keeps_it_and_the_other_is_told(self) -> None:
         made = planner(
@@ -158,7 +159,7 @@ class TestLosing:
         assert (decision.happened, decision.complaint) == ((), None)
         write = made.pending(ServiceKey("default/web"))
         assert write is not None
-        assert write.after == Recorded()
+        assert write.after == Recorded(verdict=Verdict(False, "NoPools", "no IPAddressPool is configured"))
 
     def test_a_service_that_is_no_load_balancer_any_more_releases_its_address(self) -> None:
         made = planner(a_service(holds="10.0.0.0", pool="default"), a_service("next", created=5, wants="10.0.0.0"))
@@ -636,6 +637,58 @@ class TestHandingOver:
         assert write is not None
         assert (write.before, write.achieved[0].reason) == (lost.after, "IPAllocated")
         assert not made.is_unresolved(self.A)
+
+
+class TestVerdict:
+    """The condition on a Service."""
+
+    def test_a_service_that_was_there_before_us_gets_none_until_something_changes(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default"))
+        assert made.pending(ServiceKey("default/web")) is None
+        change(made, a_service(holds="10.0.0.0", pool="default", wants="10.0.0.1"))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after.verdict == Verdict(True, "HoldsAddress", '10.0.0.1 from pool "default"')
+
+    def test_it_is_not_written_again_while_it_stays(self) -> None:
+        made = planner(a_service("a"), a_service("b", created=1), config=a_config(a_pool("default", "10.0.0.0/32")))
+        change(made, seen(made, "a"), seen(made, "b"))
+        assert made.pending(ServiceKey("default/a")) is None
+        assert made.pending(ServiceKey("default/b")) is None
+        change(made, replace(seen(made, "b", "3"), labels={"a": "b"}))
+        assert made.pending(ServiceKey("default/b")) is None
+
+    def test_a_bad_request_of_a_holder_says_so_and_that_it_has_its_address(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default", problem="unreadable"))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded(
+            addresses("10.0.0.0"), write.before.pool, verdict=Verdict(True, "BadRequest", "unreadable")
+        )
+
+    def test_it_goes_with_the_type(self) -> None:
+        made = planner(a_service(), config=POOL)
+        change(made, seen(made, "web"))
+        change(made, replace(seen(made, "web", "3"), load_balancer=False))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded()
+
+    def test_it_goes_with_the_type_of_a_service_of_our_class_that_had_no_address(self) -> None:
+        made = planner(a_service(lb_class="x", cluster_ips=""), lb_class="x")
+        change(made, replace(seen(made, "web"), load_balancer=False, load_balancer_class="", version="3"))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded()
+
+    def test_one_that_somebody_edited_is_put_right(self) -> None:
+        made = planner(a_service())
+        change(made, seen(made, "web"))
+        edited = seen(made, "web", "3")
+        change(made, replace(edited, recorded=replace(edited.recorded, verdict=Verdict(False, "Nonsense", ""))))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == made.decisions[ServiceKey("default/web")].shown
 
 
 ONE = a_config(a_pool("default", "10.0.0.0/32"))
