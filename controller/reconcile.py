@@ -7,6 +7,7 @@ Nothing is decided before every reflector has its first complete list. It owns t
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -80,6 +81,8 @@ class Reconciler:
             self._forget(key)
         self._write_unblocked()
         self.pool_statuses.look(self.planner.ledger.take_touched())
+        if self._anew:
+            gc.freeze()  # What came with the first list stays: the collector need not walk 10,000 Services again and again.
         self._anew = False
 
     def _configuration(self) -> Config | None:
