@@ -91,6 +91,7 @@ class StatusWriter:
         self._trouble: dict[ServiceKey, _Trouble] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._attempts: set[asyncio.Timeout] = set()
         self.may_patch = True
         """False once the API server refused the verb patch: MetalLB's Role has only update."""
 
@@ -114,6 +115,15 @@ class StatusWriter:
                 if trouble.retry is not None:
                     trouble.retry.cancel()
 
+    def abandon(self) -> None:
+        """Stop what is under way: it is not ours to write any more. What arrived of it, arrived."""
+        for attempt in self._attempts:
+            attempt.reschedule(0.0)
+        for trouble in self._trouble.values():
+            if trouble.retry is not None:
+                trouble.retry.cancel()
+        self._trouble.clear()
+
     async def idle(self) -> None:
         """Return once nothing is queued or under way (failed writes that wait for another try do not count)."""
         await self._idle.wait()
@@ -134,8 +144,13 @@ class StatusWriter:
             self._queued.discard(key)
             self._active.add(key)
             try:
-                await self._write(key)
+                async with asyncio.timeout(None) as attempt:
+                    self._attempts.add(attempt)
+                    await self._write(key)
+            except TimeoutError:
+                pass  # It was abandoned.
             finally:
+                self._attempts.discard(attempt)
                 self._active.discard(key)
                 if key in self._again:
                     self._again.discard(key)

@@ -79,6 +79,10 @@ class PoolStatuses:
             self._pacer.want(name, counters(ledger, pool))
             self._pacer.seen(name, observe.pool_status(document), document.metadata.resource_version)
 
+    def stand_by(self) -> None:
+        """Want nothing any more: another process writes."""
+        self._pacer = Pacer()
+
     async def run(self) -> None:
         """Write for ever."""
         loop = asyncio.get_running_loop()

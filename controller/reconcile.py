@@ -8,7 +8,7 @@ Nothing is decided before every reflector has its first complete list. It owns t
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -36,7 +36,15 @@ class Reconciler:
     """Keeps the statuses of Services as the plan wants them. Implements controller.apply.Source for its writer."""
 
     def __init__(
-        self, client: KubeClient, stores: Stores, recorder: Recorder, log: Logger, *, namespace: str, lb_class: str = ""
+        self,
+        client: KubeClient,
+        stores: Stores,
+        recorder: Recorder,
+        log: Logger,
+        *,
+        namespace: str,
+        lb_class: str = "",
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self.tally = Tally()
         self.planner = Planner(lb_class)
@@ -48,6 +56,8 @@ class Reconciler:
         self._compiled = Compiled(Config(), (), {})
         self._ready = False
         self._anew = True
+        self._leads = leads
+        self._standing_by = False
         self._complaints: dict[ServiceKey, Notice] = {}
         self._problems: dict[ObjectRef, tuple[Problem, ...]] = {}
         self._unfinished: dict[ServiceKey, Write] = {}
@@ -61,8 +71,28 @@ class Reconciler:
             self._stores.dirty.clear()
             self.reconcile()
 
+    def stand_by(self) -> None:
+        """Decide and write nothing from now on: another process leads. The stores stay warm."""
+        self._standing_by = True
+        self.planner = Planner(self.planner.lb_class)
+        self._complaints.clear()
+        self._unfinished.clear()
+        self.writer.abandon()
+        self.pool_statuses.stand_by()
+
+    def take_over(self) -> None:
+        """Decide and write from now on; everything is looked at anew."""
+        self._standing_by = False
+        self._anew = True
+        self._stores.dirty.set()
+
+    def _may_act(self) -> bool:
+        return not self._standing_by and self._leads()
+
     def reconcile(self) -> None:
         """One pass over everything that changed since the last one."""
+        if not self._may_act():
+            return
         if not self._ready:
             if self._stores.unsynced:
                 return
@@ -189,6 +219,8 @@ class Reconciler:
 
     def next_write(self, key: ServiceKey) -> Write | None:
         """What is to be written to a Service now, on top of the latest version that says the same."""
+        if not self._may_act():
+            return None
         seen, known = self._stores.service(key), self.planner.services.get(key)
         if seen is None or known is None:
             return None
@@ -254,6 +286,7 @@ class Reconciler:
             "component": "controller",
             "world": {
                 "ready": self._ready,
+                "leads": self._may_act(),
                 "waiting_for": self._stores.unsynced,
                 "services": len(planner.services),
                 "lb_class": planner.lb_class,

@@ -6,12 +6,14 @@ so that existing manifests work, and are logged once as not in effect.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from telemetry.flags import Flag, FlagError, parse_or_exit, refuse
+from kube.lease import Terms
+from telemetry.flags import Flag, FlagError, Parsed, parse_or_exit, refuse
 from telemetry.tls import TlsError, TlsOptions, parse_tls_options
 
 PROGRAM: Final = "controller"
@@ -61,6 +63,19 @@ FLAGS: Final = (
     Flag(name="cert-service-name", default="metallb-webhook-service", help="Service of the webhooks.", not_yet=WEBHOOKS),
     Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret with the webhook certificate.", not_yet=WEBHOOKS),
     Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet=WEBHOOKS),
+    Flag(
+        name="lease-duration",
+        default="15s",
+        help="Of several replicas, how long the others wait for a leader that is silent: whole seconds, as 15s or 1m.",
+    ),
+    Flag(
+        name="lease-renew-deadline",
+        help="How long a leader goes on that cannot renew its lease; without it, two thirds of the lease's duration.",
+    ),
+    Flag(
+        name="lease-retry-period",
+        help="How often another one looks at the lease; without it, two fifteenths of the lease's duration.",
+    ),
     Flag(name="tls-min-version", help="Least TLS version: VersionTLS12 or VersionTLS13 (the default)."),
     Flag(name="tls-cipher-suites", help="Cipher suites for TLS 1.2, separated by commas."),
     Flag(name="tls-curve-preferences", help="Numbers of the curves for TLS, separated by commas."),
@@ -89,6 +104,7 @@ class Settings:
     metrics_cert_dir: Path | None
     tls: TlsOptions
     status_socket: Path | None
+    lease: Terms
     not_in_effect: tuple[str, ...] = ()
 
 
@@ -106,6 +122,10 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         )
     except TlsError as error:
         refuse(PROGRAM, FlagError(str(error)))
+    try:
+        lease = _terms(parsed)
+    except FlagError as error:
+        refuse(PROGRAM, error)
     socket, certificates = parsed.text("status-socket"), parsed.text("metrics-cert-dir")
     return Settings(
         port=parsed.integer("port"),
@@ -120,5 +140,51 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         metrics_cert_dir=Path(certificates) if certificates else None,
         tls=tls,
         status_socket=Path(socket) if socket else None,
+        lease=lease,
         not_in_effect=tuple(flag.key for flag in parsed.not_in_effect),
     )
+
+
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+
+
+def _seconds(parsed: Parsed, key: str) -> float | None:
+    """The duration in a flag, in Go's notation; None if it is not given.
+
+    Raises:
+        FlagError: it is no duration.
+
+    """
+    text = parsed.text(key)
+    if not text:
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise FlagError(f"--{key}: {text!r} is not a duration; write it as 15s, 1m or 500ms")
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _terms(parsed: Parsed) -> Terms:
+    """The terms of the lease.
+
+    Raises:
+        FlagError: they promise nothing.
+
+    """
+    duration_s = _seconds(parsed, "lease-duration") or 0.0
+    if duration_s != int(duration_s):
+        raise FlagError(
+            f"--lease-duration: {parsed.text('lease-duration')!r} must be whole seconds, because a Lease has only these"
+        )
+    usual = Terms.of(int(duration_s))
+    deadline_s = _seconds(parsed, "lease-renew-deadline")
+    terms = Terms(
+        usual.duration_s,
+        usual.renew_deadline_s if deadline_s is None else deadline_s,
+        min(usual.renew_s, usual.renew_deadline_s if deadline_s is None else deadline_s / 2),
+        usual.retry_s if (retry_s := _seconds(parsed, "lease-retry-period")) is None else retry_s,
+    )
+    if terms.problem():
+        raise FlagError(f"--lease-duration, --lease-renew-deadline, --lease-retry-period: {terms.problem()}")
+    return terms

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +236,13 @@ class TestConflicts:
             assert ips(await cluster.get()) == "192.168.20.20"
 
 
+def server_has_a_request(server: Any) -> Callable[[], Awaitable[bool]]:
+    async def so() -> bool:
+        return bool(server.requests)
+
+    return so
+
+
 class TestFailures:
     """An API server that answers wrongly, which a real one does only when it fails."""
 
@@ -314,6 +321,30 @@ class TestFailures:
             stores.services.put(msgspec.convert(document, Service), everything)
             reconciler.reconcile()
             assert heard.events == [("web", "IPAllocated")]
+
+    async def test_what_is_being_written_when_the_leadership_ends_is_given_up(self) -> None:
+        async def answer(_: Request, __: Line) -> None:
+            await asyncio.Event().wait()
+
+        async with (
+            responding(answer) as server,
+            connected(server.url) as client,
+            by_hand(client) as (reconciler, stores, heard),
+        ):
+            stores.pools.put(self.pool(), generation)
+            put(stores, self.service())
+            reconciler.reconcile()
+            await until(server_has_a_request(server))
+            assert reconciler.writer.pending() == {"default/web": {"state": "writing"}}
+            reconciler.stand_by()
+            await reconciler.writer.idle()
+            assert reconciler.writer.pending() == {}
+            assert heard.events == []
+            reconciler.reconcile()
+            assert reconciler.next_write(ServiceKey("default/web")) is None
+            reconciler.take_over()
+            reconciler.reconcile()
+            assert reconciler.next_write(ServiceKey("default/web")) is not None
 
     async def test_a_lost_write_that_is_not_wanted_any_more_is_looked_for(self) -> None:
         """Until it is known that it did not arrive, nobody else may be given its address."""

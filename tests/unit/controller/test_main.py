@@ -81,7 +81,8 @@ async def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path) -> N
             async def enough(count: int = count) -> bool:
                 return len(await held()) >= count
 
-            async with process(tmp_path, f"--namespace={NAMESPACE}", kubeconfig=cluster.server.kubeconfig) as running:
+            flags = (f"--namespace={NAMESPACE}", "--pod-name=controller-x")  # As a container that its Pod starts again.
+            async with process(tmp_path, *flags, kubeconfig=cluster.server.kubeconfig) as running:
                 assert await until(enough)
                 running.send_signal(signal.SIGKILL)
                 await ended(running)

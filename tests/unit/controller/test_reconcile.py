@@ -21,6 +21,7 @@ async def test_nothing_is_decided_before_every_first_list_has_come(tmp_path: Pat
         reconciler.reconcile()
         assert reconciler.status()["world"] == {
             "ready": False,
+            "leads": True,
             "waiting_for": ["L2Advertisement"],
             "services": 0,
             "lb_class": "",
