@@ -17,7 +17,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
-from controller import memberlist_secret, observe
+from controller import memberlist_secret, observe, webhooks
 from controller.metrics import Metrics
 from controller.observe import Stores
 from controller.reconcile import Reconciler
@@ -169,10 +169,9 @@ def _parts(
     yield "events", recorder.run
     if settings.ml_secret_name:
         yield "memberlist-secret", _secret_maker(client, settings)
+    yield from webhooks.parts(client, settings)
     if settings.webhook_mode == "onlywebhook":
-        get_logger("controller").warning(
-            "no_addresses_assigned", because="--webhook-mode=onlywebhook", webhooks="not in effect yet"
-        )
+        get_logger("controller").warning("no_addresses_assigned", because="--webhook-mode=onlywebhook")
         return
     own, log, dirty = settings.namespace, get_logger("reflector"), stores.dirty
     services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)

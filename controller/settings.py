@@ -17,7 +17,7 @@ from telemetry.flags import Flag, FlagError, Parsed, parse_or_exit, refuse
 from telemetry.tls import TlsError, TlsOptions, parse_tls_options
 
 PROGRAM: Final = "controller"
-WEBHOOKS: Final = "the validating webhooks will use it"
+NATIVE: Final = "native"
 
 FLAGS: Final = (
     Flag(name="port", default=9120, low=0, high=65535, help="Port of /metrics and /status over HTTPS; 0 turns them off."),
@@ -51,18 +51,26 @@ FLAGS: Final = (
         name="webhook-mode",
         default="enabled",
         choices=("enabled", "disabled", "onlywebhook"),
-        help="Whether to serve webhooks; onlywebhook assigns no addresses. Webhooks themselves are not in effect yet.",
+        help="Whether to serve webhooks; onlywebhook assigns no addresses.",
     ),
-    Flag(name="disable-cert-rotation", default=False, help="Use certificates that somebody else renews.", not_yet=WEBHOOKS),
+    Flag(name="webhook-port", default=9443, low=1, high=65535, help="Port of the webhooks over HTTPS."),
+    Flag(
+        name="disable-cert-rotation",
+        default=False,
+        help="Serve the certificate in --cert-dir, which somebody else renews and has trusted; touch no Secret and no webhook.",
+    ),
     Flag(
         name="cert-dir",
-        default="/tmp/k8s-webhook-server/serving-certs",  # noqa: S108 - MetalLB's default; nothing is read from there yet
-        help="Where webhook certificates are.",
-        not_yet=WEBHOOKS,
+        default="/tmp/k8s-webhook-server/serving-certs",  # noqa: S108 - MetalLB's default; only read from, and only when asked to
+        help="Directory with tls.crt and tls.key of the webhooks; read with --disable-cert-rotation only.",
     ),
-    Flag(name="cert-service-name", default="metallb-webhook-service", help="Service of the webhooks.", not_yet=WEBHOOKS),
-    Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret with the webhook certificate.", not_yet=WEBHOOKS),
-    Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet=WEBHOOKS),
+    Flag(
+        name="cert-service-name",
+        default="metallb-webhook-service",
+        help="Service of the webhooks; its DNS name is in their certificate.",
+    ),
+    Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret that keeps the certificate of the webhooks."),
+    Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet="HTTP/1.1 is spoken"),
     Flag(
         name="lease-duration",
         default="15s",
@@ -84,7 +92,7 @@ FLAGS: Final = (
         help="Directory with tls.crt and tls.key for metrics; without it, a certificate is made at start.",
     ),
     Flag(name="pprof-bind-address", help="Address of the profiler of MetalLB.", not_yet="there is no such profiler"),
-    Flag(env="METALLB_BGP_TYPE", help="How BGP is spoken.", not_yet="the rules for BGP objects will read it"),
+    Flag(env="METALLB_BGP_TYPE", default=NATIVE, help="How BGP is spoken: by it the rules for BGP objects are chosen."),
 )
 
 
@@ -101,6 +109,12 @@ class Settings:
     log_level: str
     lb_class: str
     webhook_mode: str
+    webhook_port: int
+    cert_rotation: bool
+    cert_dir: Path
+    cert_service_name: str
+    webhook_secret: str
+    bgp_type: str
     metrics_cert_dir: Path | None
     tls: TlsOptions
     status_socket: Path | None
@@ -137,6 +151,12 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         log_level=parsed.text("log-level"),
         lb_class=parsed.text("lb-class"),
         webhook_mode=parsed.text("webhook-mode"),
+        webhook_port=parsed.integer("webhook-port"),
+        cert_rotation=not parsed.switch("disable-cert-rotation"),
+        cert_dir=Path(parsed.text("cert-dir")),
+        cert_service_name=parsed.text("cert-service-name"),
+        webhook_secret=parsed.text("webhook-secret"),
+        bgp_type=parsed.text("METALLB_BGP_TYPE"),
         metrics_cert_dir=Path(certificates) if certificates else None,
         tls=tls,
         status_socket=Path(socket) if socket else None,

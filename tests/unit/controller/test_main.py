@@ -51,7 +51,7 @@ def messages(lines: Iterable[bytes]) -> list[str]:
 
 
 async def test_it_serves_until_sigterm_and_exits_0(tmp_path: Path) -> None:
-    flags = (f"--namespace={NAMESPACE}", "--webhook-secret=x")
+    flags = (f"--namespace={NAMESPACE}", "--webhook-http2")
     async with a_cluster(tmp_path) as cluster, process(tmp_path, *flags, kubeconfig=cluster.server.kubeconfig) as running:
         await cluster.pool()
         await cluster.service()

@@ -40,8 +40,16 @@ def test_environment_and_flags_in_both_dash_forms_are_read() -> None:
 
 
 def test_options_of_later_features_are_accepted_and_named() -> None:
-    chosen = settings(["--webhook-secret=other", "--cert-service-name=metallb-webhook-service"], {"METALLB_BGP_TYPE": "frr"})
-    assert set(chosen.not_in_effect) == {"webhook-secret", "METALLB_BGP_TYPE"}
+    chosen = settings(["--webhook-http2", "--cert-service-name=metallb-webhook-service"], {"METALLB_BGP_TYPE": "frr"})
+    assert set(chosen.not_in_effect) == {"webhook-http2"}
+
+
+def test_options_of_webhooks_are_in_effect() -> None:
+    flags = ["--webhook-secret=s", "--cert-service-name=c", "--cert-dir=/x", "--disable-cert-rotation", "--webhook-port=1"]
+    chosen = settings(flags, {"METALLB_BGP_TYPE": "frr"})
+    assert (chosen.webhook_secret, chosen.cert_service_name, chosen.cert_dir) == ("s", "c", Path("/x"))
+    assert (chosen.cert_rotation, chosen.webhook_port, chosen.bgp_type) == (False, 1, "frr")
+    assert (settings([], {}).cert_rotation, settings([], {}).bgp_type) == (True, "native")
 
 
 @pytest.mark.parametrize(
