@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 SUBCOMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "check": ("cli.check", "say what is wrong with configuration files, without a cluster"),
     "explain": ("cli.explain", "say why a Service has its address (or none), and who announces it"),
     "generate": ("cli.generate", "write the files that are made from the sources"),
 }

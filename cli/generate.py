@@ -10,14 +10,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from config import crd
+from config import crd, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def generated() -> Mapping[str, str]:
     """Path below the root of the repository → content, for every generated file."""
-    return {f"manifests/crds/{name}": content for name, content in crd.files().items()}
+    definitions = {f"manifests/crds/{name}": content for name, content in crd.files().items()}
+    return definitions | {f"docs/reference/{name}": content for name, content in reference.files().items()}
 
 
 def differences(root: Path) -> list[str]:
@@ -33,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     """Write (exit 0), or with --check compare: 0 when all files are up to date, else 1."""
     parser = argparse.ArgumentParser(
         prog="lbctl generate",
-        description="Write the files that are made from the sources (manifests/crds).",
+        description="Write the files that are made from the sources (manifests/crds, docs/reference).",
         epilog="example: lbctl generate --check",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is missing or differs")

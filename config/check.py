@@ -43,6 +43,8 @@ def findings(value: object, schema: Mapping[str, Any], path: str) -> Iterator[Fi
         case dict():
             yield from _object(value, schema, path)
         case list():
+            if len(value) < schema.get("minItems", 0):
+                yield Finding(path, "too-few", f"needs at least {schema['minItems']} entry", "add one", show(value))
             for index, one in enumerate(value):
                 yield from findings(one, schema["items"], f"{path}[{index}]")
         case _:

@@ -7,9 +7,10 @@ The policy for bad input: a broken edition of an object is reported and replaced
 known (after a restart) a broken pool is listed in Config.broken_pools: Services keep what they have from it, nothing new
 is allocated. An object that is gone is gone at once. One broken object never holds up another.
 
-Where pools overlap, exactly one loses. Pools whose edition in force has not changed keep their ranges; among new and
-changed ones the older (by creationTimestamp, then name) does. The loser is broken, and falls back to its last valid
-edition if that does not overlap either.
+Where two objects cannot both be in force (pools that overlap, a community defined twice), exactly one loses. Objects whose
+edition in force has not changed stay; among new and changed ones the older (by creationTimestamp, then name) does. The
+loser is broken, and falls back to its last valid edition if that fits. An object that was in force and is invalid only
+because another one changed (a profile deleted, a pool made smaller) is reported and stays in force.
 """
 
 from __future__ import annotations
@@ -21,30 +22,64 @@ from typing import Any, Final
 
 import msgspec
 
+from config import convert
 from config.check import findings, show
 from config.crd import structural
+from config.cross import (
+    SOFT,
+    AdvertisementJudge,
+    CommunityJudge,
+    Judge,
+    L2Judge,
+    PeerJudge,
+    PoolJudge,
+    ProfileJudge,
+    Surroundings,
+    chosen_pools,
+)
 from config.kinds import GROUP, Configured
+from config.kinds.bfd_profile import BFDProfile
+from config.kinds.bgp_advertisement import BGPAdvertisement
+from config.kinds.bgp_peer import BGPPeer, BGPPeerV1Beta1
+from config.kinds.community import Community as CommunityKind
 from config.kinds.ip_address_pool import IPAddressPool
 from config.kinds.l2_advertisement import L2Advertisement as L2AdvertisementKind
 from config.kinds.meta import Labels, LabelSelector, ObjectMeta
 from config.model import (
+    BfdProfile,
+    BgpAdvertisement,
+    Community,
     Config,
     InterfaceName,
+    IPAddress,
     L2Advertisement,
     NodePreference,
     ObjectRef,
+    Peer,
+    PeerName,
     Pool,
     PoolName,
     Selector,
 )
 from config.problem import Finding, Problem, Severity
-from config.rules import Occupied, duplicate_name, l2_advertisement_rules, overlap, pool_rules
+from config.rules import (
+    bgp_advertisement_rules,
+    community_rules,
+    duplicate_name,
+    l2_advertisement_rules,
+    peer_rules,
+    pool_rules,
+)
 from config.selectors import compile_selector, matches_any
-from config.values import parse_range
+from config.values import TextError, parse_address, parse_community, parse_duration, parse_range
 
 STRUCTS: Final[Mapping[str, type[Configured]]] = {
     "IPAddressPool": IPAddressPool,
     "L2Advertisement": L2AdvertisementKind,
+    "BGPAdvertisement": BGPAdvertisement,
+    "BGPPeer": BGPPeer,
+    "BFDProfile": BFDProfile,
+    "Community": CommunityKind,
 }
 
 
@@ -90,17 +125,22 @@ class _Candidate:
         return (changed, self.metadata.creation_timestamp, self.ref.name, self.ref.namespace)
 
 
+EVERYWHERE: Final = Surroundings()
+
+
 def compile_config(
     objects: Iterable[Mapping[str, object]],
     namespaces: Mapping[str, Labels],
     last_valid: Mapping[ObjectRef, Configured],
+    surroundings: Surroundings = EVERYWHERE,
 ) -> Compiled:
     """The configuration that the objects mean.
 
     Args:
-        objects: parsed JSON documents of IPAddressPools and L2Advertisements; other kinds are ignored.
+        objects: parsed JSON documents of the kinds that users write; other kinds are ignored.
         namespaces: labels of every Namespace, for pools that are pinned by namespaceSelectors.
         last_valid: `valid` of the previous result; empty at start.
+        surroundings: what else decides, such as the mode of BGP and the nodes.
 
     """
     problems: list[Problem] = []
@@ -112,17 +152,25 @@ def compile_config(
             continue
         names.add((ref.kind, ref.name))
         current, found = _understood(ref, metadata, document)
+        if not _is_here(current, surroundings):
+            continue
         problems += (Problem.of(ref, finding) for finding in found)
         candidates[ref.kind].append(_Candidate(ref, metadata, current, _last(last_valid.get(ref), metadata)))
 
-    in_force = {**_disjoint_pools(candidates["IPAddressPool"], problems)}
-    in_force |= {one.ref: one.editions[0] for one in candidates["L2Advertisement"] if one.editions}
-    everything = [*candidates["IPAddressPool"], *candidates["L2Advertisement"]]
+    in_force, aliases = _in_force(candidates, surroundings, problems)
+    everything = [one for kind in STRUCTS for one in candidates[kind]]
     replaced = frozenset(one.ref for one in everything if in_force.get(one.ref) is not one.current or one.current is None)
-    broken = frozenset(PoolName(one.ref.name) for one in candidates["IPAddressPool"] if one.ref not in in_force)
     problems += (_broken_note(one, in_force) for one in everything if one.ref in replaced)
-    config = _config(candidates, in_force, broken, namespaces)
-    return Compiled(config, tuple(sorted(problems, key=_problem_order)), MappingProxyType(in_force), replaced)
+    config = _config(candidates, in_force, aliases, namespaces)
+    valid = {ref: _resolved(edition, aliases) for ref, edition in in_force.items()}
+    return Compiled(config, tuple(sorted(problems, key=_problem_order)), MappingProxyType(valid), replaced)
+
+
+def _is_here(edition: Configured | None, surroundings: Surroundings) -> bool:
+    """Whether an edition matters to this node; one that is broken does."""
+    if isinstance(edition, BGPPeer | BGPAdvertisement):
+        return surroundings.is_here(edition.spec.node_selectors)
+    return True
 
 
 def _order(item: tuple[ObjectRef, ObjectMeta, object]) -> tuple[str, str, str, str]:
@@ -167,20 +215,51 @@ def _metadata(value: object) -> ObjectMeta:
 def _understood(ref: ObjectRef, metadata: ObjectMeta, document: Mapping[str, Any]) -> tuple[Configured | None, list[Finding]]:
     """The edition in a document, or None, with everything that is wrong with it."""
     struct = STRUCTS[ref.kind]
-    schema = structural(struct)["properties"]["spec"]
+    old = ref.kind == "BGPPeer" and document.get("apiVersion") == convert.OLD
+    schema = structural(BGPPeerV1Beta1 if old else struct)["properties"]["spec"]
     spec = document.get("spec")
     if spec is None and "required" not in schema:
         spec = {}
     if spec is None:
         return None, [Finding("spec", "required", "is required", "add spec")]
     found = list(findings(spec, schema, "spec"))
-    edition = _decoded(struct, _sound_members(spec, schema, found))
+    sound = _sound_members(spec, schema, found)
+    if old:
+        sound = convert.convert({**document, "spec": sound}, convert.NEW)["spec"]
+        found.append(OLD_PEER)
+    edition = _decoded(struct, sound)
     if edition is None:
         assert found, ref
         return None, found
     edition = msgspec.structs.replace(edition, metadata=metadata)
-    found += pool_rules(edition) if isinstance(edition, IPAddressPool) else l2_advertisement_rules(edition)
+    found += _rules(edition)
     return (None if any(one.severity is Severity.ERROR for one in found) else edition), found
+
+
+OLD_PEER: Final = Finding(
+    "apiVersion",
+    "deprecated",
+    "metallb.io/v1beta1 BGPPeer is deprecated",
+    "use metallb.io/v1beta2",
+    severity=Severity.WARNING,
+)
+
+
+def _rules(edition: Configured) -> Iterator[Finding]:
+    """What is wrong with an edition by itself, beyond its schema."""
+    match edition:
+        case IPAddressPool():
+            return pool_rules(edition)
+        case L2AdvertisementKind():
+            return l2_advertisement_rules(edition)
+        case BGPAdvertisement():
+            return bgp_advertisement_rules(edition)
+        case BGPPeer():
+            return peer_rules(edition)
+        case CommunityKind():
+            return community_rules(edition)
+        case BFDProfile():
+            return iter(())
 
 
 def _sound_members(spec: object, schema: Mapping[str, Any], found: list[Finding]) -> Mapping[str, Any]:
@@ -206,25 +285,43 @@ def _last(edition: Configured | None, metadata: ObjectMeta) -> Configured | None
     return msgspec.structs.replace(edition, metadata=metadata)
 
 
-def _disjoint_pools(candidates: list[_Candidate], problems: list[Problem]) -> dict[ObjectRef, Configured]:
-    """For each pool the best edition that overlaps no pool before it; pools without one are left out."""
-    occupied = Occupied()
+def _in_force(
+    candidates: Mapping[str, list[_Candidate]], around: Surroundings, problems: list[Problem]
+) -> tuple[dict[ObjectRef, Configured], Mapping[str, Community]]:
+    """The edition of each object that is in force, and the names of communities."""
+    profiles, communities, pools = ProfileJudge(around), CommunityJudge(around), PoolJudge()
+    in_force: dict[ObjectRef, Configured] = {}
+    in_force |= _admit(candidates["BFDProfile"], profiles, problems)
+    in_force |= _admit(candidates["Community"], communities, problems)
+    in_force |= _admit(candidates["IPAddressPool"], pools, problems)
+    in_force |= _admit(candidates["L2Advertisement"], L2Judge(), problems)
+    peers = PeerJudge(around, profiles.profiles)
+    in_force |= _admit(candidates["BGPPeer"], peers, problems)
+    labels = _labels_of_pools(candidates)
+    advertisements = AdvertisementJudge(around, labels, pools.pools, communities.aliases, peers.peers, profiles.profiles)
+    in_force |= _admit(candidates["BGPAdvertisement"], advertisements, problems)
+    return in_force, communities.aliases
+
+
+def _admit(candidates: list[_Candidate], judge: Judge[Any], problems: list[Problem]) -> dict[ObjectRef, Configured]:
+    """For each object the best edition that its judge accepts beside those before it; objects without one are left out."""
     in_force: dict[ObjectRef, Configured] = {}
     for one in sorted(candidates, key=lambda one: one.seniority):
         for edition in one.editions:
-            assert isinstance(edition, IPAddressPool)
-            ranges = [parse_range(entry) for entry in edition.spec.addresses]
-            overlaps = [(index, mine, other) for index, mine in enumerate(ranges) if (other := occupied.overlapping(mine))]
+            found = list(judge.findings(one.ref, edition))
             if edition is one.current:
-                problems += (
-                    Problem.of(one.ref, overlap(f"spec.addresses[{index}]", mine, *other)) for index, mine, other in overlaps
-                )
-            if not overlaps:
+                problems += (Problem.of(one.ref, finding) for finding in found)
+            proven = one.last is not None and edition.spec == one.last.spec
+            if not any(finding.severity is Severity.ERROR and not (proven and finding.code in SOFT) for finding in found):
                 in_force[one.ref] = edition
-                for mine in ranges:
-                    occupied.add(mine, str(one.ref))
+                judge.accept(one.ref, edition)
                 break
     return in_force
+
+
+def _labels_of_pools(candidates: Mapping[str, list[_Candidate]]) -> dict[str, Labels]:
+    """Name → labels of every pool, broken ones included."""
+    return {one.ref.name: one.metadata.labels or {} for one in candidates["IPAddressPool"]}
 
 
 def _broken_note(one: _Candidate, in_force: Mapping[ObjectRef, Configured]) -> Problem:
@@ -241,14 +338,24 @@ def _broken_note(one: _Candidate, in_force: Mapping[ObjectRef, Configured]) -> P
 def _config(
     candidates: Mapping[str, list[_Candidate]],
     in_force: Mapping[ObjectRef, Configured],
-    broken: frozenset[PoolName],
+    aliases: Mapping[str, Community],
     namespaces: Mapping[str, Labels],
 ) -> Config:
     editions = sorted(in_force.values(), key=lambda edition: edition.metadata.name)
-    pools = {PoolName(one.metadata.name): _pool(one, namespaces) for one in editions if isinstance(one, IPAddressPool)}
-    labels = {PoolName(one.ref.name): one.metadata.labels or {} for one in candidates["IPAddressPool"]}
-    advertisements = tuple(_l2_advertisement(one, labels) for one in editions if isinstance(one, L2AdvertisementKind))
-    return Config(MappingProxyType(pools), advertisements, broken)
+    labels = _labels_of_pools(candidates)
+    profiles = {one.metadata.name: _bfd_profile(one) for one in editions if isinstance(one, BFDProfile)}
+    return Config(
+        pools=MappingProxyType(
+            {PoolName(one.metadata.name): _pool(one, namespaces) for one in editions if isinstance(one, IPAddressPool)}
+        ),
+        l2_advertisements=tuple(_l2_advertisement(one, labels) for one in editions if isinstance(one, L2AdvertisementKind)),
+        broken_pools=frozenset(PoolName(one.ref.name) for one in candidates["IPAddressPool"] if one.ref not in in_force),
+        peers=tuple(_peer(one, profiles) for one in editions if isinstance(one, BGPPeer)),
+        bgp_advertisements=tuple(
+            _bgp_advertisement(one, labels, aliases) for one in editions if isinstance(one, BGPAdvertisement)
+        ),
+        bfd_profiles=MappingProxyType(profiles),
+    )
 
 
 def _pool(edition: IPAddressPool, namespaces: Mapping[str, Labels]) -> Pool:
@@ -271,16 +378,11 @@ def _pool(edition: IPAddressPool, namespaces: Mapping[str, Labels]) -> Pool:
     )
 
 
-def _l2_advertisement(edition: L2AdvertisementKind, pools: Mapping[PoolName, Labels]) -> L2Advertisement:
+def _l2_advertisement(edition: L2AdvertisementKind, pools: Mapping[str, Labels]) -> L2Advertisement:
     spec = edition.spec
-    by_label = _selectors(spec.ip_address_pool_selectors)
-    unrestricted = not spec.ip_address_pools and not by_label
-    chosen = (
-        name for name, labels in pools.items() if unrestricted or name in spec.ip_address_pools or matches_any(by_label, labels)
-    )
     return L2Advertisement(
         name=edition.metadata.name,
-        pools=frozenset(chosen),
+        pools=frozenset(PoolName(name) for name in chosen_pools(edition, pools)),
         node_selectors=_selectors(spec.node_selectors),
         service_selectors=_selectors(spec.service_selectors),
         interfaces=frozenset(InterfaceName(name) for name in spec.interfaces),
@@ -288,6 +390,96 @@ def _l2_advertisement(edition: L2AdvertisementKind, pools: Mapping[PoolName, Lab
             NodePreference(one.weight, compile_selector(one.preference)) for one in spec.preferred_node_selectors
         ),
     )
+
+
+def _bgp_advertisement(
+    edition: BGPAdvertisement, pools: Mapping[str, Labels], aliases: Mapping[str, Community]
+) -> BgpAdvertisement:
+    spec = edition.spec
+    return BgpAdvertisement(
+        name=edition.metadata.name,
+        pools=frozenset(PoolName(name) for name in chosen_pools(edition, pools)),
+        aggregation_length=spec.aggregation_length,
+        aggregation_length_v6=spec.aggregation_length_v6,
+        local_pref=spec.local_pref,
+        communities=frozenset(one for text in spec.communities if (one := _community(text, aliases)) is not None),
+        peers=frozenset(PeerName(name) for name in spec.peers) if spec.peers else None,
+        node_selectors=_selectors(spec.node_selectors),
+        service_selectors=_selectors(spec.service_selectors),
+    )
+
+
+def _resolved(edition: Configured, aliases: Mapping[str, Community]) -> Configured:
+    """The edition as it is to be remembered: with numbers for names of communities, which may be gone one day."""
+    if not isinstance(edition, BGPAdvertisement) or aliases.keys().isdisjoint(edition.spec.communities):
+        return edition
+    numbers = tuple(dict.fromkeys(str(aliases.get(text, text)) for text in edition.spec.communities))
+    return msgspec.structs.replace(edition, spec=msgspec.structs.replace(edition.spec, communities=numbers))
+
+
+def _community(text: str, aliases: Mapping[str, Community]) -> Community | None:
+    """The community that a text in an advertisement stands for; None for a name that nothing defines."""
+    try:
+        return aliases.get(text) or parse_community(text)
+    except TextError:
+        return None
+
+
+def _bfd_profile(edition: BFDProfile) -> BfdProfile:
+    spec = edition.spec
+    return BfdProfile(
+        name=edition.metadata.name,
+        receive_interval_ms=spec.receive_interval,
+        transmit_interval_ms=spec.transmit_interval,
+        detect_multiplier=spec.detect_multiplier,
+        echo_interval_ms=spec.echo_interval,
+        echo_mode=bool(spec.echo_mode),
+        passive_mode=bool(spec.passive_mode),
+        minimum_ttl=spec.minimum_ttl,
+    )
+
+
+def _peer(edition: BGPPeer, profiles: Mapping[str, BfdProfile]) -> Peer:
+    spec = edition.spec
+    hold_s, keepalive_s = _timers(spec.hold_time, spec.keepalive_time)
+    return Peer(
+        name=PeerName(edition.metadata.name),
+        my_asn=spec.my_asn,
+        peer_asn=spec.peer_asn or None,
+        dynamic_asn=spec.dynamic_asn,
+        address=_address(spec.peer_address),
+        interface=InterfaceName(spec.interface) if spec.interface else None,
+        source_address=_address(spec.source_address),
+        port=spec.peer_port,
+        hold_time_s=hold_s,
+        keepalive_time_s=keepalive_s,
+        connect_time_s=None if spec.connect_time is None else parse_duration(spec.connect_time),
+        router_id=_address(spec.router_id),
+        node_selectors=_selectors(spec.node_selectors),
+        password=spec.password,
+        password_secret=spec.password_secret.name if spec.password_secret is not None else "",
+        bfd_profile=spec.bfd_profile if spec.bfd_profile in profiles else "",
+        graceful_restart=bool(spec.enable_graceful_restart),
+        ebgp_multi_hop=bool(spec.ebgp_multi_hop),
+        vrf=spec.vrf,
+        dual_stack=spec.dual_stack_address_family,
+        local_asn=spec.local_asn,
+    )
+
+
+def _address(text: str) -> IPAddress | None:
+    return parse_address(text) if text else None
+
+
+def _timers(hold: str | None, keepalive: str | None) -> tuple[float | None, float | None]:
+    """Hold and keepalive time in seconds; each follows from the other where only one is given."""
+    hold_s = None if hold is None else parse_duration(hold)
+    keepalive_s = None if keepalive is None else parse_duration(keepalive)
+    if hold_s is not None and keepalive_s is None:
+        keepalive_s = hold_s / 3
+    if keepalive_s is not None and hold_s is None:
+        hold_s = keepalive_s * 3
+    return hold_s, keepalive_s
 
 
 def _selectors(selectors: Iterable[LabelSelector]) -> tuple[Selector, ...]:

@@ -18,6 +18,10 @@ from config.kinds import GROUP, KINDS, Kind, Version
 
 HEADER: Final = "# Written by `lbctl generate` from config/kinds. Change the structs there, then generate again.\n"
 
+WEBHOOK_SERVICE: Final[Mapping[str, Any]] = {"namespace": "metallb-system", "name": "metallb-webhook-service"}
+"""Who converts objects: the controller, behind this Service. It puts its caBundle beside it (controller.certificates)."""
+CONVERSION_PATH: Final = "/convert"
+
 TYPE_META: Final[Mapping[str, dict[str, Any]]] = {
     "apiVersion": {"type": "string", "description": "The version of the API that this object is written in."},
     "kind": {"type": "string", "description": "The kind of object this is."},
@@ -26,6 +30,9 @@ TYPE_META: Final[Mapping[str, dict[str, Any]]] = {
 
 ATOMIC_LISTS: Final = frozenset({"matchExpressions", "values"})
 """Members of a label selector that server-side apply replaces as a whole, as in the built-in LabelSelector."""
+
+ATOMIC_MAPS: Final = frozenset({"LabelSelector", "SecretReference"})
+"""Structs that server-side apply replaces as a whole, as in the built-in types."""
 
 
 @cache
@@ -45,7 +52,7 @@ def _inline(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         target = {**definitions[name], **{key: value for key, value in schema.items() if key not in {"$ref", "$defs"}}}
-        extra = {"x-kubernetes-map-type": "atomic"} if name == "LabelSelector" else {}
+        extra = {"x-kubernetes-map-type": "atomic"} if name in ATOMIC_MAPS else {}
         return {**_inline(target, definitions), **extra}
     if "anyOf" in schema:
         (only,) = (choice for choice in schema["anyOf"] if choice != {"type": "null"})
@@ -61,7 +68,7 @@ def _inline(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
             case "required":
                 result |= {"required": list(value)} if value else {}
             case "default":
-                result |= {"default": value} if value not in (None, "", (), [], {}) else {}
+                result |= {"default": value} if value or value is False else {}
             case "properties":
                 result["properties"] = {name: _property(name, one, definitions) for name, one in value.items()}
             case "items" | "additionalProperties":
@@ -80,16 +87,25 @@ def _property(name: str, schema: Mapping[str, Any], definitions: Mapping[str, An
 
 def definition(kind: Kind) -> dict[str, Any]:
     """The CustomResourceDefinition object of a kind."""
+    spec: dict[str, Any] = {
+        "group": GROUP,
+        "scope": "Namespaced",
+        "names": {"kind": kind.name, "listKind": f"{kind.name}List", "plural": kind.plural, "singular": kind.singular},
+        "versions": [_version(version) for version in kind.versions],
+    }
+    if len(kind.versions) > 1:
+        spec["conversion"] = {
+            "strategy": "Webhook",
+            "webhook": {
+                "conversionReviewVersions": ["v1", "v1beta1"],
+                "clientConfig": {"service": {**WEBHOOK_SERVICE, "path": CONVERSION_PATH}},
+            },
+        }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{kind.plural}.{GROUP}"},
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {"kind": kind.name, "listKind": f"{kind.name}List", "plural": kind.plural, "singular": kind.singular},
-            "versions": [_version(version) for version in kind.versions],
-        },
+        "spec": spec,
     }
 
 
@@ -102,6 +118,7 @@ def _version(version: Version) -> dict[str, Any]:
         "name": version.name,
         "served": True,
         "storage": version.storage,
+        **({"deprecated": True, "deprecationWarning": version.deprecation} if version.deprecation else {}),
         "schema": {"openAPIV3Schema": structural(version.struct)},
         "subresources": {"status": {}},
     } | ({"additionalPrinterColumns": columns} if columns else {})

@@ -18,6 +18,8 @@ NodeName = NewType("NodeName", str)
 ServiceKey = NewType("ServiceKey", str)
 """namespace/name of a Service."""
 InterfaceName = NewType("InterfaceName", str)
+PeerName = NewType("PeerName", str)
+"""The name of a BGPPeer object."""
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 
@@ -109,17 +111,100 @@ class L2Advertisement:
     preferences: tuple[NodePreference, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Community:
+    """A BGP community: two numbers (RFC 1997), or three (large, RFC 8092)."""
+
+    parts: tuple[int, ...]
+
+    @property
+    def large(self) -> bool:
+        """Whether it is one of RFC 8092."""
+        return len(self.parts) == 3
+
+    def __str__(self) -> str:
+        text = ":".join(map(str, self.parts))
+        return f"large:{text}" if self.large else text
+
+
+@dataclass(frozen=True, slots=True)
+class BfdProfile:
+    """A BFDProfile; what is None is left to the implementation. Intervals in milliseconds."""
+
+    name: str
+    receive_interval_ms: int | None = None
+    transmit_interval_ms: int | None = None
+    detect_multiplier: int | None = None
+    echo_interval_ms: int | None = None
+    echo_mode: bool = False
+    passive_mode: bool = False
+    minimum_ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A BGPPeer whose text has been understood; empty node selectors mean all nodes.
+
+    Exactly one of `peer_asn` and `dynamic_asn` is set, and one of `address` and `interface`. Timers are None where the
+    implementation chooses; 0 turns them off. `bfd_profile` is the name of a profile that exists. `password_secret` is the
+    name of a Secret in our namespace.
+    """
+
+    name: PeerName
+    my_asn: int
+    peer_asn: int | None = None
+    dynamic_asn: Literal["internal", "external"] | None = None
+    address: IPAddress | None = None
+    interface: InterfaceName | None = None
+    source_address: IPAddress | None = None
+    port: int = 179
+    hold_time_s: float | None = None
+    keepalive_time_s: float | None = None
+    connect_time_s: float | None = None
+    router_id: IPAddress | None = None
+    node_selectors: tuple[Selector, ...] = ()
+    password: str = field(default="", repr=False)
+    password_secret: str = ""
+    bfd_profile: str = ""
+    graceful_restart: bool = False
+    ebgp_multi_hop: bool = False
+    vrf: str = ""
+    dual_stack: bool = False
+    local_asn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BgpAdvertisement:
+    """A BGPAdvertisement with its pools resolved to names and its communities to numbers; empty selectors mean all.
+
+    `peers` None means all peers; a set may name peers that do not exist.
+    """
+
+    name: str
+    pools: frozenset[PoolName]
+    aggregation_length: int = 32
+    aggregation_length_v6: int = 128
+    local_pref: int = 0
+    communities: frozenset[Community] = frozenset()
+    peers: frozenset[PeerName] | None = None
+    node_selectors: tuple[Selector, ...] = ()
+    service_selectors: tuple[Selector, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything users configured, valid as a whole.
 
     `broken_pools` are pools that exist but of which no edition is known to be valid (seen after a restart): Services that
-    were given an address from them keep it, and nothing new is allocated. `l2_advertisements` name broken pools too.
+    were given an address from them keep it, and nothing new is allocated. Advertisements name broken pools too.
     """
 
     pools: Mapping[PoolName, Pool] = field(default_factory=lambda: MappingProxyType({}))
     l2_advertisements: tuple[L2Advertisement, ...] = ()
     broken_pools: frozenset[PoolName] = frozenset()
+    peers: tuple[Peer, ...] = ()
+    bgp_advertisements: tuple[BgpAdvertisement, ...] = ()
+    bfd_profiles: Mapping[str, BfdProfile] = field(default_factory=lambda: MappingProxyType({}))
 
     def pool_of(self, addresses: tuple[IPAddress, ...]) -> Pool | None:
         """The pool that contains all the addresses, if there is one (pools do not overlap)."""

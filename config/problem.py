@@ -6,6 +6,7 @@ value, never an exception: all of them are collected, and none hides another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,7 +25,8 @@ class Finding:
     """A problem inside one object whose name is not yet attached.
 
     `path` is a JSON path without the leading `$.`, such as `spec.addresses[0]`; `value` the offending value as JSON text
-    (shortened), or empty where something is missing.
+    (shortened), or empty where something is missing. `summary` is the text that programs expect in errorSummary where it
+    is another one than the message.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Finding:
     remedy: str
     value: str = ""
     severity: Severity = Severity.ERROR
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,47 @@ class Problem:
     remedy: str
     value: str = ""
     severity: Severity = Severity.ERROR
+    summary: str = ""
 
     @classmethod
     def of(cls, ref: ObjectRef, finding: Finding) -> Problem:
         """The finding, with the name of the object it is about."""
-        return cls(ref, finding.path, finding.code, finding.message, finding.remedy, finding.value, finding.severity)
+        found = finding
+        return cls(ref, found.path, found.code, found.message, found.remedy, found.value, found.severity, found.summary)
 
     def __str__(self) -> str:
-        where = f"{self.object}: {self.path}" if self.path else str(self.object)
-        return f"{where}: {self.message} ({self.remedy})" if self.remedy else f"{where}: {self.message}"
+        return f"{_sentence(self)} ({self.remedy})" if self.remedy else _sentence(self)
+
+
+SUMMARY_PREFIX = "configuration error: "
+SUMMARY_LENGTH_MAX = 32768
+"""What the schema of conditions allows."""
+
+
+def error_summary(problems: Iterable[Problem]) -> str:
+    """The errors among the problems as ConfigurationState shows them: sorted, one after the other; empty without any."""
+    texts = {one.summary or _sentence(one) for one in problems if one.severity is Severity.ERROR}
+    lines = [SUMMARY_PREFIX + text for text in sorted(texts)]
+    whole = "\n".join(lines)
+    if len(whole) <= SUMMARY_LENGTH_MAX:
+        return whole
+    note = "\nand more"
+    return whole[: SUMMARY_LENGTH_MAX - len(note)].rpartition("\n")[0] + note
+
+
+def _sentence(problem: Problem) -> str:
+    where = f"{problem.object}: {problem.path}" if problem.path else str(problem.object)
+    return f"{where}: {problem.message}"
+
+
+def as_json(problem: Problem) -> dict[str, str]:
+    """The problem as programs read it: /status of the daemons and `lbctl check -o json` have the same members."""
+    return {
+        "object": str(problem.object),
+        "path": problem.path,
+        "code": problem.code,
+        "value": problem.value,
+        "message": problem.message,
+        "remedy": problem.remedy,
+        "severity": problem.severity.value,
+    }

@@ -1,4 +1,4 @@
-"""The values users write as text, parsed once: address ranges.
+"""The values users write as text, parsed once: addresses and ranges of them, durations, communities.
 
 Called by config.compile for pools and by the controller's observe for requested addresses. Texts that look right but
 mean something else elsewhere (leading zeros, blanks around a prefix, ranges that mix families) are refused, not guessed.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
 from typing import Final
 
-from config.model import AddressRange, IPAddress
+from config.model import AddressRange, Community, IPAddress
 
 PREFIX_LENGTH: Final = re.compile(r"[0-9]{1,3}", re.ASCII)
 
@@ -108,3 +108,58 @@ def show_range(one: AddressRange) -> str:
     """The range as a CIDR where it is one, else as first-last."""
     widest = widest_cidr(one)
     return str(widest) if (widest[0], widest[-1]) == (one.first, one.last) else f"{one.first}-{one.last}"
+
+
+DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration as Go writes it: 90s, 1m30s, 1.5h, 0.
+
+    Raises:
+        TextError: it is not one.
+
+    """
+    sign, body = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
+    if body == "0":
+        return 0.0
+    parts = DURATION_PART.findall(body)
+    if not parts or "".join(number + unit for number, unit in parts) != body:
+        raise TextError(f"invalid duration {text!r}", "write a number with a unit, such as 90s or 1m30s")
+    return sign * sum(float(number) * UNITS_S[unit] for number, unit in parts)
+
+
+LEGACY_PARTS, LARGE_PARTS = 2, 4
+COMMUNITY_REMEDY: Final = "write 65000:100 (two numbers up to 65535) or large:65000:1:2 (three numbers up to 4294967295)"
+
+
+class CommunityFormatError(TextError):
+    """The text is no community at all; in an advertisement it may be the name of one."""
+
+
+def parse_community(text: str) -> Community:
+    """The community that a text means (RFC 1997: two numbers; RFC 8092: `large:` and three numbers).
+
+    Raises:
+        CommunityFormatError: it does not have two or four parts.
+        TextError: a part is wrong.
+
+    """
+    parts = text.split(":")
+    if len(parts) == LEGACY_PARTS:
+        return Community(tuple(_section(part, 65535, text) for part in parts))
+    if len(parts) != LARGE_PARTS:
+        raise CommunityFormatError(f"invalid community format: {text}", COMMUNITY_REMEDY)
+    if parts[0] != "large":
+        raise TextError(
+            f"invalid community value: expected community to be of format large:<number>:<number>:<number>, is {text}",
+            COMMUNITY_REMEDY,
+        )
+    return Community(tuple(_section(part, 4294967295, text) for part in parts[1:]))
+
+
+def _section(part: str, highest: int, text: str) -> int:
+    if not (part.isascii() and part.isdigit()) or int(part) > highest:
+        raise TextError(f'invalid community value: invalid section "{part}" of {text}', COMMUNITY_REMEDY)
+    return int(part)

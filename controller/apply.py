@@ -8,7 +8,7 @@ tried again with growing pauses; after a conflict the Service is read again firs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -16,11 +16,12 @@ from config.kinds import GROUP
 from config.model import IPAddress, ObjectRef, ServiceKey
 from controller import observe
 from controller.outbox import Write
-from controller.world import Service
+from controller.world import Service, Verdict
 from kube import objects
 from kube.client import KubeClient, PatchKind
 from kube.errors import Conflict, Forbidden, KubeError, Malformed, NotFound, Unreachable
 from kube.events import EventType
+from kube.objects import timestamp
 from kube.resources import SERVICES, Resource
 
 CONCURRENT: Final = 32
@@ -79,8 +80,9 @@ class _Trouble:
 class StatusWriter:
     """Writes Services. Use: run() in a task; request(key) whenever a Service may have something to be written."""
 
-    def __init__(self, client: KubeClient, source: Source) -> None:
+    def __init__(self, client: KubeClient, source: Source, now: Callable[[], str] = timestamp) -> None:
         self._client = client
+        self._now = now
         self._source = source
         self._queue: asyncio.Queue[ServiceKey] = asyncio.Queue()
         self._queued: set[ServiceKey] = set()
@@ -89,6 +91,7 @@ class StatusWriter:
         self._trouble: dict[ServiceKey, _Trouble] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._attempts: set[asyncio.Timeout] = set()
         self.may_patch = True
         """False once the API server refused the verb patch: MetalLB's Role has only update."""
 
@@ -112,6 +115,15 @@ class StatusWriter:
                 if trouble.retry is not None:
                     trouble.retry.cancel()
 
+    def abandon(self) -> None:
+        """Stop what is under way: it is not ours to write any more. What arrived of it, arrived."""
+        for attempt in self._attempts:
+            attempt.reschedule(0.0)
+        for trouble in self._trouble.values():
+            if trouble.retry is not None:
+                trouble.retry.cancel()
+        self._trouble.clear()
+
     async def idle(self) -> None:
         """Return once nothing is queued or under way (failed writes that wait for another try do not count)."""
         await self._idle.wait()
@@ -132,8 +144,13 @@ class StatusWriter:
             self._queued.discard(key)
             self._active.add(key)
             try:
-                await self._write(key)
+                async with asyncio.timeout(None) as attempt:
+                    self._attempts.add(attempt)
+                    await self._write(key)
+            except TimeoutError:
+                pass  # It was abandoned.
             finally:
+                self._attempts.discard(attempt)
                 self._active.discard(key)
                 if key in self._again:
                     self._again.discard(key)
@@ -201,7 +218,12 @@ class StatusWriter:
         if self.may_patch:
             try:
                 done = await self._client.patch(
-                    SERVICES, name, merge_patch(write), namespace=namespace, subresource="status", kind=PatchKind.MERGE
+                    SERVICES,
+                    name,
+                    status_patch(write, self._now()),
+                    namespace=namespace,
+                    subresource="status",
+                    kind=PatchKind.STRATEGIC,
                 )
             except Forbidden:
                 self.may_patch = False
@@ -211,7 +233,7 @@ class StatusWriter:
         if whole.metadata.resource_version != write.version:
             raise Conflict(f'Service "{write.service}" has changed since it was decided about')
         replaced = await self._client.update(
-            SERVICES, name, replacement(write, whole.document), namespace=namespace, subresource="status"
+            SERVICES, name, replacement(write, whole.document, self._now()), namespace=namespace, subresource="status"
         )
         return replaced.metadata.resource_version
 
@@ -241,18 +263,38 @@ class StatusWriter:
             trouble.retry.cancel()
 
 
-def merge_patch(write: Write) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7396) of a write: only what differs, on top of exactly the version decided about."""
+def status_patch(write: Write, now: str) -> dict[str, Any]:
+    """The strategic merge patch of a write: only what differs, on top of exactly the version decided about.
+
+    Strategic, because conditions of others must stay: the API server merges them by type. `now` is an RFC 3339 time.
+    """
     metadata: dict[str, Any] = {"resourceVersion": write.version}
     patch: dict[str, Any] = {"metadata": metadata}
-    if write.after.pool != write.before.pool:
-        metadata["annotations"] = {observe.ALLOCATED_FROM_POOL: write.after.pool}
-    if (write.after.addresses, write.after.plain) != (write.before.addresses, write.before.plain):
-        patch["status"] = {"loadBalancer": {"ingress": ingress(write.after.addresses) or None}}
-    return patch
+    before, after = write.before, write.after
+    if after.pool != before.pool:
+        metadata["annotations"] = {observe.ALLOCATED_FROM_POOL: after.pool}
+    status: dict[str, Any] = {}
+    if (after.addresses, after.plain) != (before.addresses, before.plain):
+        status["loadBalancer"] = {"ingress": ingress(after.addresses) or None}
+    if after.verdict is None and before.verdict is not None:
+        status["conditions"] = [{"type": observe.ADDRESS_ASSIGNED, "$patch": "delete"}]
+    elif after.verdict is not None and after.verdict != before.verdict:
+        turned = before.verdict is None or before.verdict.assigned != after.verdict.assigned
+        status["conditions"] = [condition(after.verdict) | ({"lastTransitionTime": now} if turned else {})]
+    return patch | ({"status": status} if status else {})
 
 
-def replacement(write: Write, document: Mapping[str, Any]) -> dict[str, Any]:
+def condition(verdict: Verdict) -> dict[str, str]:
+    """Our condition, without the time of its last transition."""
+    return {
+        "type": observe.ADDRESS_ASSIGNED,
+        "status": str(verdict.assigned),
+        "reason": verdict.reason,
+        "message": verdict.message,
+    }
+
+
+def replacement(write: Write, document: Mapping[str, Any], now: str) -> dict[str, Any]:
     """The whole Service as it has to be, made from the document that the server has."""
     metadata, status = dict(document.get("metadata", {})), dict(document.get("status", {}))
     annotations = {
@@ -263,6 +305,15 @@ def replacement(write: Write, document: Mapping[str, Any]) -> dict[str, Any]:
     metadata["annotations"] = annotations
     addresses = ingress(write.after.addresses)
     status["loadBalancer"] = {"ingress": addresses} if addresses else {}
+    conditions: list[dict[str, Any]] = status.get("conditions") or []
+    others = [one for one in conditions if one.get("type") != observe.ADDRESS_ASSIGNED]
+    if write.after.verdict is not None:
+        mine = next((one for one in conditions if one.get("type") == observe.ADDRESS_ASSIGNED), {})
+        after = condition(write.after.verdict)
+        since = mine.get("lastTransitionTime", now) if mine.get("status") == after["status"] else now
+        others.append(after | {"lastTransitionTime": since})
+    if others or "conditions" in status:
+        status["conditions"] = others
     return {**document, "metadata": metadata, "status": status}
 
 

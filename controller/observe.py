@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any, Final
 
 from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
 from config.values import TextError, parse_address
-from controller.world import FamilyPolicy, Recorded, Service, family_of
+from controller.ipam.sharing import ALONE, Port, Use
+from controller.world import FamilyPolicy, Recorded, Service, Verdict, family_of
 from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store
@@ -27,11 +29,24 @@ LOAD_BALANCER_IPS: Final = "loadBalancerIPs"
 ALLOW_SHARED_IP: Final = "allow-shared-ip"
 ALLOCATED_FROM_POOL: Final = PREFIX + "ip-allocated-from-pool"
 
+ADDRESS_ASSIGNED: Final = "lb.metallb-py.io/AddressAssigned"
+"""The type of our condition in the status of a Service."""
+
 INPUTS: Final = tuple(
     prefix + name for prefix in (PREFIX, DEPRECATED_PREFIX) for name in (ADDRESS_POOL, LOAD_BALANCER_IPS, ALLOW_SHARED_IP)
 )
 PLAIN_MODES: Final = frozenset({"", "VIP"})
 """The API server writes VIP where ipMode is absent (Kubernetes 1.30): both mean the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCounters:
+    """What the status of an IPAddressPool says."""
+
+    assigned_ipv4: int
+    assigned_ipv6: int
+    available_ipv4: int
+    available_ipv6: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,10 @@ class Stores:
         document = self.services.get(ObjectKey(key))
         return None if document is None else service(document)
 
+    def pool(self, namespace: str, name: PoolName) -> objects.RawObject | None:
+        """A pool as it came."""
+        return self.pools.get(ObjectKey(f"{namespace}/{name}"))
+
     def configuration_object(self, ref: ObjectRef) -> objects.RawObject | None:
         """A configuration object as it came."""
         store = self.pools if ref.kind == "IPAddressPool" else self.l2_advertisements
@@ -81,7 +100,9 @@ def service_fingerprint(service: objects.Service) -> object:
         spec.cluster_ips,
         spec.ip_families,
         spec.ip_family_policy,
+        _use(service),
         service.status.load_balancer,
+        _verdict(service.status.conditions or ()),
     )
 
 
@@ -105,15 +126,32 @@ def service(document: objects.Service) -> Service:
         wanted_addresses=wanted,
         wanted_pool=PoolName(pool) if pool else None,
         request_problem=problem,
-        sharing_key=_annotation(annotations, ALLOW_SHARED_IP),
+        use=_use(document),
         deprecated_annotations=tuple(sorted(key for key in annotations if key.startswith(DEPRECATED_PREFIX))),
-        recorded=_recorded(document.status.load_balancer.ingress or (), annotations.get(ALLOCATED_FROM_POOL)),
+        recorded=_recorded(document.status, annotations.get(ALLOCATED_FROM_POOL)),
     )
 
 
 def _annotation(annotations: Mapping[str, str], name: str) -> str:
     """The value of an input; the present prefix wins where it is there, even if it is empty."""
     return annotations.get(PREFIX + name, annotations.get(DEPRECATED_PREFIX + name, ""))
+
+
+def _use(document: objects.Service) -> Use:
+    """How the Service shares its address; whatever does not share is the same."""
+    key = _annotation(document.metadata.annotations or {}, ALLOW_SHARED_IP)
+    if not key:
+        return ALONE
+    spec = document.spec
+    local = spec.external_traffic_policy == "Local"
+    backend = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
+    return _same_use(key, backend, frozenset((port.protocol, port.port) for port in spec.ports or ()))
+
+
+@lru_cache(maxsize=1024)
+def _same_use(key: str, backend: str, ports: frozenset[Port]) -> Use:
+    """One value for all Services that use their addresses in one way."""
+    return Use(key, backend, ports)
 
 
 def _policy(text: str) -> FamilyPolicy:
@@ -150,11 +188,26 @@ def _address(text: str) -> IPAddress | None:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
-def _recorded(ingress: Iterable[objects.LoadBalancerIngress], pool: str | None) -> Recorded:
-    entries = tuple(ingress)
+def _verdict(conditions: Iterable[objects.Condition]) -> Verdict | None:
+    """Our condition, if it is there."""
+    ours = next((one for one in conditions if one.type == ADDRESS_ASSIGNED), None)
+    return None if ours is None else Verdict(ours.status == "True", ours.reason, ours.message)
+
+
+def _recorded(status: objects.ServiceStatus, pool: str | None) -> Recorded:
+    entries = status.load_balancer.ingress or ()
     addresses = _addresses(entry.ip for entry in entries)
     plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
-    return Recorded(addresses, PoolName(pool) if pool is not None else None, plain)
+    return Recorded(addresses, PoolName(pool) if pool is not None else None, plain, _verdict(status.conditions or ()))
+
+
+def pool_status(raw: objects.RawObject) -> PoolCounters | None:
+    """What the status of a pool says; None if it is not what we write."""
+    match raw.document.get("status"):
+        case {"assignedIPv4": int(a4), "assignedIPv6": int(a6), "availableIPv4": int(f4), "availableIPv6": int(f6)}:
+            return PoolCounters(assigned_ipv4=a4, assigned_ipv6=a6, available_ipv4=f4, available_ipv6=f6)
+        case _:
+            return None
 
 
 def configuration_document(resource_kind: str, raw: objects.RawObject) -> Mapping[str, Any]:

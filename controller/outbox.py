@@ -2,7 +2,8 @@
 
 Between a decision and the watch event that shows it lies time in which our own view is old: answers are lost, events are
 late, others write too. controller.plan asks here what to believe, and what to write next. One promise is kept here: an
-address is written to its new holder only after the old one's status has lost it, so that no reader ever sees two holders.
+address is written to its new holder only after the status of whoever has to give it up has lost it, so that no reader ever
+sees two holders that do not share it.
 Pure; resource versions are compared as numbers.
 """
 
@@ -74,7 +75,8 @@ class Outbox:
     """Knows, wishes and writes under way, by Service.
 
     `_sent` are writes without a definite result: they may have arrived, or still arrive. `_shown` are the addresses that
-    the API server has, or may have, for a Service. Invariant: `_shown_by` is the inverse of `_shown`.
+    the API server has, or may have, for a Service; `_meant` are those that it shall have, and which the plan has found to go
+    together with everybody else's. Invariant: `_shown_by` is the inverse of `_shown`.
     """
 
     def __init__(self) -> None:
@@ -83,6 +85,7 @@ class Outbox:
         self._sent: dict[ServiceKey, list[Write]] = {}
         self._shown: dict[ServiceKey, tuple[IPAddress, ...]] = {}
         self._shown_by: dict[IPAddress, set[ServiceKey]] = {}
+        self._meant: dict[ServiceKey, tuple[IPAddress, ...]] = {}
         self._vanished: set[tuple[IPAddress, ServiceKey]] = set()
 
     def known(self, service: Service) -> tuple[str, Recorded]:
@@ -108,6 +111,13 @@ class Outbox:
 
     def wish(self, service: Service, recorded: Recorded, achieved: tuple[Notice, ...]) -> None:
         """Want the Service to say this; a wish that is already known keeps its Events."""
+        meant = self._meant.get(service.key, ())
+        self._meant[service.key] = recorded.addresses
+        self._vanished.update(
+            (address, service.key)
+            for address in recorded.addresses
+            if address not in meant and service.key in self._shown_by.get(address, ())
+        )
         if recorded != self.believed(service):
             _, now = self.known(service)
             self._wishes.pop(service.key, None)
@@ -129,6 +139,7 @@ class Outbox:
         self._wishes.pop(key, None)
         self._confirmed.pop(key, None)
         self._sent.pop(key, None)
+        self._meant.pop(key, None)
         self._show(key, None)
 
     def pending(self, service: Service) -> Write | None:
@@ -147,9 +158,13 @@ class Outbox:
         return Write(service=service.key, uid=service.uid, version=version, before=before, after=NOTHING, clears_first=True)
 
     def is_blocked(self, key: ServiceKey) -> bool:
-        """Whether another Service still shows, or may show, an address that this one is to get."""
+        """Whether another Service still shows, or may show, an address that it has to give up for this one."""
         wish = self._wishes.get(key)
-        return wish is not None and any(self._shown_by.get(address, set()) - {key} for address in wish.after.addresses)
+        return wish is not None and any(
+            other != key and address not in self._meant.get(other, ())
+            for address in wish.after.addresses
+            for other in self._shown_by.get(address, ())
+        )
 
     def is_unresolved(self, key: ServiceKey) -> bool:
         """Whether a write of the Service was sent whose result is not known."""
@@ -193,7 +208,10 @@ class Outbox:
         return tuple(dict.fromkeys((*self._wishes, *self._confirmed, *self._sent)))
 
     def take_vanished(self) -> frozenset[tuple[IPAddress, ServiceKey]]:
-        """Addresses that a Service has shown and does not show any more, with that Service; each is reported once."""
+        """Addresses of which a Service stands in nobody's way any more, with that Service; each is reported once.
+
+        It has shown them and does not any more, or it was to give them up and now is not.
+        """
         taken = frozenset(self._vanished)
         self._vanished.clear()
         return taken

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from types import MappingProxyType
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
@@ -22,7 +23,7 @@ from controller.ipam.allocate import Allocation, Refusal, Request, allocate, ass
 from controller.ipam.ledger import Ledger
 from controller.outbox import Outbox, Write, is_later
 from controller.reason import Notice, Reason
-from controller.world import NOTHING, Family, FamilyPolicy, Recorded, Service, World, family_of, other_version
+from controller.world import NOTHING, Family, FamilyPolicy, Recorded, Service, Verdict, World, family_of, other_version
 
 
 class Outcome(StrEnum):
@@ -46,7 +47,8 @@ class Decision:
         service: which one.
         outcome: what happens to it.
         reason: the one reason, and `detail` a sentence with the facts.
-        recorded: what its status and annotation have to say.
+        recorded: the addresses that its status has to say, and the pool in its annotation.
+        verdict: the condition that goes with them; None if it shall have none.
         happened: Events to emit once, now.
         complaint: an Event to emit when it differs from the last complaint about the Service.
         achieved: Events to emit once `recorded` is written.
@@ -61,6 +63,12 @@ class Decision:
     happened: tuple[Notice, ...] = ()
     complaint: Notice | None = None
     achieved: tuple[Notice, ...] = ()
+    verdict: Verdict | None = None
+
+    @property
+    def shown(self) -> Recorded:
+        """Everything that the Service has to say."""
+        return replace(self.recorded, verdict=self.verdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,12 +241,13 @@ class Planner:
     def _conclude(self, decision: Decision) -> Decision:
         """Remember the decision, and what has to be written."""
         key, service = decision.service, self.services[decision.service]
-        self.decisions[key] = decision
         if decision.outcome is Outcome.IGNORED:
             self._outbox.forget(key)
         else:
-            self._outbox.wish(service, decision.recorded, decision.achieved)
+            decision = replace(decision, verdict=_verdict(decision, self._outbox.believed(service)))
+            self._outbox.wish(service, decision.shown, decision.achieved)
             self._outbox.observed(service)
+        self.decisions[key] = decision
         return decision
 
     def _settle(self, service: Service) -> Decision | tuple[Notice, ...]:
@@ -269,7 +278,9 @@ class Planner:
         if service.load_balancer:
             return service.load_balancer_class == self.lb_class
         states = (believed, service.recorded)
-        with_address = bool(self.ledger.addresses_of(service.key)) or any(state.pool is not None for state in states)
+        with_address = bool(self.ledger.addresses_of(service.key)) or any(
+            state.pool is not None or state.verdict is not None for state in states
+        )
         return with_address or (service.load_balancer_class == self.lb_class and any(state.addresses for state in states))
 
     def _with_known_family(self, service: Service) -> Decision | tuple[Notice, ...]:
@@ -302,9 +313,9 @@ class Planner:
         """A Service whose addresses are of the right family: does a pool still allow them, and does the user want them?"""
         held = believed.addresses
         broken = self._came_from_broken_pool(believed)
-        found: Allocation | Refusal = assign(service.key, service.labels, held, self.ledger)
+        found: Allocation | Refusal = assign(service.key, service.labels, held, self.ledger, service.use)
         if broken:
-            clash = self.ledger.conflict(service.key, held)
+            clash = self.ledger.conflict(service.key, held, service.use)
             found = Refusal(Reason.ADDRESS_IN_USE, str(clash)) if clash else Allocation(held, broken)
         if isinstance(found, Refusal):
             note = f'current IP of "{service.key}" not allowed by config, will try another: {found.detail}'
@@ -333,7 +344,7 @@ class Planner:
         return believed.pool if believed.pool in self.config.broken_pools and not understood else None
 
     def _keep(self, service: Service, what: Allocation) -> Decision:
-        self.ledger.claim(service.key, what.addresses)
+        self.ledger.claim(service.key, what.addresses, service.use)
         return Decision(
             service=service.key,
             outcome=Outcome.KEPT,
@@ -346,9 +357,10 @@ class Planner:
         """What becomes of a Service that keeps one address and prefers two: the other one comes from the same pool."""
         (first,), pool = kept.recorded.addresses, kept.recorded.pool
         assert pool is not None
-        second = self.ledger.lowest_free(pool, other_version(first.version))
+        version = other_version(first.version)
+        second = self.ledger.lowest(pool, version, service.use)
         if second is None:
-            note = f'no additional IP for "{service.key}": {full(pool, other_version(first.version), self.ledger)}'
+            note = f'no additional IP for "{service.key}": {full(pool, version, self.ledger, service.use)}'
             return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
         self._waiting.discard(service.key)
         both = self._keep(service, Allocation((first, second), pool))
@@ -367,7 +379,7 @@ class Planner:
             complaint = Notice("Warning", "AllocationFailed", f'Failed to allocate IP for "{service.key}": {found.detail}')
             return replace(self._without(service, Outcome.REFUSED, found.reason, found.detail, complaint), happened=said)
         self._waiting.discard(service.key)
-        self.ledger.claim(service.key, found.addresses)
+        self.ledger.claim(service.key, found.addresses, service.use)
         quoted = " ".join(f'"{address}"' for address in found.addresses)
         return Decision(
             service=service.key,
@@ -387,7 +399,9 @@ class Planner:
         alone: tuple[int, ...] = ()
         if family is Family.DUAL and service.policy is FamilyPolicy.PREFER_DUAL:
             alone = (service.primary, other_version(service.primary))
-        request = Request(service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone)
+        request = Request(
+            service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone, service.use
+        )
         return allocate(request, self.ledger)
 
     def _without(
@@ -399,11 +413,16 @@ class Planner:
 
     def _stuck(self, service: Service, believed: Recorded, reason: Reason, detail: str, complaint: Notice) -> Decision:
         """A decision that leaves everything as it is and says what is wrong; unless another one holds the addresses."""
-        if self.ledger.conflict(service.key, believed.addresses) is not None:
+        if self.ledger.conflict(service.key, believed.addresses, service.use) is not None:
             return self._without(service, Outcome.REFUSED, reason, detail, complaint)
-        self.ledger.claim(service.key, believed.addresses)
+        self.ledger.claim(service.key, believed.addresses, service.use)
         return Decision(
-            service=service.key, outcome=Outcome.REFUSED, reason=reason, detail=detail, recorded=believed, complaint=complaint
+            service=service.key,
+            outcome=Outcome.REFUSED,
+            reason=reason,
+            detail=detail,
+            recorded=replace(believed, verdict=None),
+            complaint=complaint,
         )
 
     def _ignored(self, service: Service) -> Decision:
@@ -415,6 +434,29 @@ class Planner:
             else (Reason.NOT_LOAD_BALANCER, "it is not of type LoadBalancer")
         )
         return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=service.recorded)
+
+
+def _verdict(decision: Decision, believed: Recorded) -> Verdict | None:
+    """The condition that a decision asks for.
+
+    A Service that keeps what it has and carries no condition of ours (it was there before us) is not written for one.
+    """
+    has = decision.recorded
+    match decision.outcome:
+        case Outcome.REFUSED:
+            return Verdict(bool(has.addresses), _word(decision.reason), decision.detail)
+        case Outcome.KEPT if believed == has:
+            return None
+        case Outcome.KEPT | Outcome.ASSIGNED:
+            return Verdict(True, _word(Reason.HOLDS_ADDRESS), f'{_list(has.addresses)} from pool "{has.pool}"')
+        case _:
+            return None
+
+
+@cache
+def _word(reason: Reason) -> str:
+    """A reason as conditions write it: one word in camel case."""
+    return "".join(part.capitalize() for part in reason.value.split("_"))
 
 
 def _age(service: Service) -> tuple[str, ServiceKey]:

@@ -7,7 +7,8 @@ Nothing is decided before every reflector has its first complete list. It owns t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import gc
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from controller.metrics import Tally
 from controller.observe import Stores
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner
+from controller.pool_status import PoolStatuses
 from controller.reason import Notice
 from controller.world import Service
 from kube.client import KubeClient
@@ -33,19 +35,31 @@ SAID_CONFIGURATION: Final = "failed to parse the configuration"
 class Reconciler:
     """Keeps the statuses of Services as the plan wants them. Implements controller.apply.Source for its writer."""
 
-    def __init__(self, client: KubeClient, stores: Stores, recorder: Recorder, log: Logger, *, lb_class: str = "") -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        stores: Stores,
+        recorder: Recorder,
+        log: Logger,
+        *,
+        namespace: str,
+        lb_class: str = "",
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.tally = Tally()
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
+        self.pool_statuses = PoolStatuses(client, stores, lambda: self.planner.ledger, log, namespace=namespace)
         self._stores = stores
         self._recorder = recorder
         self._log = log
         self._compiled = Compiled(Config(), (), {})
         self._ready = False
         self._anew = True
+        self._leads = leads
+        self._standing_by = False
         self._complaints: dict[ServiceKey, Notice] = {}
         self._problems: dict[ObjectRef, tuple[Problem, ...]] = {}
-        self._noted_sharing: set[ServiceKey] = set()
         self._unfinished: dict[ServiceKey, Write] = {}
 
     async def run(self) -> None:
@@ -57,8 +71,28 @@ class Reconciler:
             self._stores.dirty.clear()
             self.reconcile()
 
+    def stand_by(self) -> None:
+        """Decide and write nothing from now on: another process leads. The stores stay warm."""
+        self._standing_by = True
+        self.planner = Planner(self.planner.lb_class)
+        self._complaints.clear()
+        self._unfinished.clear()
+        self.writer.abandon()
+        self.pool_statuses.stand_by()
+
+    def take_over(self) -> None:
+        """Decide and write from now on; everything is looked at anew."""
+        self._standing_by = False
+        self._anew = True
+        self._stores.dirty.set()
+
+    def _may_act(self) -> bool:
+        return not self._standing_by and self._leads()
+
     def reconcile(self) -> None:
         """One pass over everything that changed since the last one."""
+        if not self._may_act():
+            return
         if not self._ready:
             if self._stores.unsynced:
                 return
@@ -76,6 +110,9 @@ class Reconciler:
         for key in services.keys() - self.planner.services.keys():
             self._forget(key)
         self._write_unblocked()
+        self.pool_statuses.look(self.planner.ledger.take_touched())
+        if self._anew:
+            gc.freeze()  # What came with the first list stays: the collector need not walk 10,000 Services again and again.
         self._anew = False
 
     def _configuration(self) -> Config | None:
@@ -136,9 +173,6 @@ class Reconciler:
             self._complaints[service.key] = decision.complaint
             self._emit(service, (decision.complaint,))
         self._log_change(service, decision, before)
-        if service.sharing_key and decision.outcome is not Outcome.IGNORED and service.key not in self._noted_sharing:
-            self._noted_sharing.add(service.key)
-            self._log.warning("option_not_in_effect", service=service.key, option=observe.PREFIX + observe.ALLOW_SHARED_IP)
 
     def _log_change(self, service: Service, decision: Decision, before: Notice | None) -> None:
         """Log what became of the Service, if that is something else than before."""
@@ -165,7 +199,6 @@ class Reconciler:
     def _forget(self, key: ServiceKey) -> None:
         self._complaints.pop(key, None)
         self._unfinished.pop(key, None)
-        self._noted_sharing.discard(key)
 
     def _report_problems(self) -> None:
         """Log and emit what is wrong with the configuration, once per object and change."""
@@ -186,6 +219,8 @@ class Reconciler:
 
     def next_write(self, key: ServiceKey) -> Write | None:
         """What is to be written to a Service now, on top of the latest version that says the same."""
+        if not self._may_act():
+            return None
         seen, known = self._stores.service(key), self.planner.services.get(key)
         if seen is None or known is None:
             return None
@@ -251,6 +286,7 @@ class Reconciler:
             "component": "controller",
             "world": {
                 "ready": self._ready,
+                "leads": self._may_act(),
                 "waiting_for": self._stores.unsynced,
                 "services": len(planner.services),
                 "lb_class": planner.lb_class,
@@ -284,6 +320,7 @@ class Reconciler:
                 for problem in self._compiled.problems
             ],
             "pending_writes": {**self._blocked(), **self.writer.pending()},
+            "pending_pool_statuses": self.pool_statuses.pending,
         }
 
 

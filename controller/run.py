@@ -1,13 +1,15 @@
 """The controller as a whole: reflectors, loop, writer, Events, listeners; started and stopped together.
 
 __main__ calls run() with settings and credentials. Everything lives in one TaskGroup; SIGTERM and SIGINT end it within two
-seconds: what is being written is finished, or given up after a second, because Services' statuses are the only state.
+seconds: what is being written is finished, or given up after a second, because Services' statuses are the only state. Of
+several replicas the one with the Lease decides and writes; the others keep their caches warm.
 """
 
 from __future__ import annotations
 
 import asyncio
 import platform
+import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
@@ -15,7 +17,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
-from controller import memberlist_secret, observe
+from controller import memberlist_secret, observe, webhooks
 from controller.metrics import Metrics
 from controller.observe import Stores
 from controller.reconcile import Reconciler
@@ -24,7 +26,8 @@ from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
-from kube.objects import Namespace
+from kube.leadership import Leadership
+from kube.objects import Namespace, Service
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
 from kube.reviews import Reviewer
 from kube.store import generation
@@ -33,6 +36,7 @@ from telemetry.server import Listeners, TelemetryServer
 from telemetry.tasks import restart_counter, supervise
 
 COMPONENT: Final = "metallb-controller"
+LEASE: Final = "metallb-py-controller"
 Part = Callable[[], Awaitable[None]]
 
 FINISHING: Final = frozenset({"status-writer", "events"})
@@ -73,7 +77,24 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
         log.warning("option_not_in_effect", option=option)
     stores = Stores()
     recorder = EventRecorder(client, COMPONENT, settings.pod_name or platform.node(), log=get_logger("events"))
-    reconciler = Reconciler(client, stores, recorder, get_logger("reconcile"), lb_class=settings.lb_class)
+    leadership = Leadership(
+        client,
+        namespace=settings.namespace,
+        name=LEASE,
+        identity=settings.pod_name or f"{platform.node()}_{secrets.token_hex(4)}",
+        terms=settings.lease,
+        log=get_logger("leadership"),
+    )
+    reconciler = Reconciler(
+        client,
+        stores,
+        recorder,
+        get_logger("reconcile"),
+        namespace=settings.namespace,
+        lb_class=settings.lb_class,
+        leads=leadership.leads,
+    )
+    reconciler.stand_by()
     registry = CollectorRegistry()
     registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger))
     ProcessCollector(registry=registry)
@@ -91,7 +112,7 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.run(), name="listeners")]
-            for name, part in _parts(client, settings, stores, reconciler, recorder):
+            for name, part in _parts(client, settings, stores, reconciler, recorder, leadership):
                 tasks.append(supervise(group, name, part, restarts=restarts))
             await stop.wait()
             log.info("controller_stopping")
@@ -101,6 +122,7 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
             await _finish(reconciler, recorder)
             for task in tasks:
                 task.cancel()
+        await leadership.release()
     except BaseExceptionGroup as failures:
         unopened, others = failures.split(OSError)
         if unopened is None or others is not None:
@@ -136,16 +158,20 @@ def _secret_maker(client: KubeClient, settings: Settings) -> Part:
 
 
 def _parts(
-    client: KubeClient, settings: Settings, stores: Stores, reconciler: Reconciler, recorder: EventRecorder
+    client: KubeClient,
+    settings: Settings,
+    stores: Stores,
+    reconciler: Reconciler,
+    recorder: EventRecorder,
+    leadership: Leadership,
 ) -> Iterator[tuple[str, Part]]:
     """Name and coroutine function of everything that runs as long as the process."""
     yield "events", recorder.run
     if settings.ml_secret_name:
         yield "memberlist-secret", _secret_maker(client, settings)
+    yield from webhooks.parts(client, settings)
     if settings.webhook_mode == "onlywebhook":
-        get_logger("controller").warning(
-            "no_addresses_assigned", because="--webhook-mode=onlywebhook", webhooks="not in effect yet"
-        )
+        get_logger("controller").warning("no_addresses_assigned", because="--webhook-mode=onlywebhook")
         return
     own, log, dirty = settings.namespace, get_logger("reflector"), stores.dirty
     services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)
@@ -156,10 +182,42 @@ def _parts(
     namespaces = Reflector(client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=_labels, log=log)
     yield "reconcile", reconciler.run
     yield "status-writer", reconciler.writer.run
-    yield "services", services.run
+    yield "pool-statuses", reconciler.pool_statuses.run
+    yield "lease", leadership.run
+    yield "leading", _leading(leadership, services, reconciler)
+    yield "services", _after_first_try(leadership, services)
     yield "pools", pools.run
     yield "l2-advertisements", l2_advertisements.run
     yield "namespaces", namespaces.run
+
+
+def _leading(leadership: Leadership, services: Reflector[Service], reconciler: Reconciler) -> Part:
+    """What begins and ends with the leadership.
+
+    The last leader's writes must be seen before anything is decided, and a watch may be late: so Services are listed
+    once more, unless their first list was begun as leader.
+    """
+
+    async def lead() -> None:
+        while True:
+            await leadership.until_leading()
+            if not leadership.without_lease:
+                await services.listed_since(leadership.since)
+            reconciler.take_over()
+            await leadership.until_lost()
+            reconciler.stand_by()
+
+    return lead
+
+
+def _after_first_try(leadership: Leadership, services: Reflector[Service]) -> Part:
+    """Services are listed once it is known whether we lead: a single replica then lists them only once."""
+
+    async def mirror() -> None:
+        await leadership.tried.wait()
+        await services.run()
+
+    return mirror
 
 
 def _labels(namespace: Namespace) -> object:

@@ -6,16 +6,18 @@ so that existing manifests work, and are logged once as not in effect.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from telemetry.flags import Flag, FlagError, parse_or_exit, refuse
+from kube.lease import Terms
+from telemetry.flags import Flag, FlagError, Parsed, parse_or_exit, refuse
 from telemetry.tls import TlsError, TlsOptions, parse_tls_options
 
 PROGRAM: Final = "controller"
-WEBHOOKS: Final = "the validating webhooks will use it"
+NATIVE: Final = "native"
 
 FLAGS: Final = (
     Flag(name="port", default=9120, low=0, high=65535, help="Port of /metrics and /status over HTTPS; 0 turns them off."),
@@ -49,18 +51,39 @@ FLAGS: Final = (
         name="webhook-mode",
         default="enabled",
         choices=("enabled", "disabled", "onlywebhook"),
-        help="Whether to serve webhooks; onlywebhook assigns no addresses. Webhooks themselves are not in effect yet.",
+        help="Whether to serve webhooks; onlywebhook assigns no addresses.",
     ),
-    Flag(name="disable-cert-rotation", default=False, help="Use certificates that somebody else renews.", not_yet=WEBHOOKS),
+    Flag(name="webhook-port", default=9443, low=1, high=65535, help="Port of the webhooks over HTTPS."),
+    Flag(
+        name="disable-cert-rotation",
+        default=False,
+        help="Serve the certificate in --cert-dir, which somebody else renews and has trusted; touch no Secret and no webhook.",
+    ),
     Flag(
         name="cert-dir",
-        default="/tmp/k8s-webhook-server/serving-certs",  # noqa: S108 - MetalLB's default; nothing is read from there yet
-        help="Where webhook certificates are.",
-        not_yet=WEBHOOKS,
+        default="/tmp/k8s-webhook-server/serving-certs",  # noqa: S108 - MetalLB's default; only read from, and only when asked to
+        help="Directory with tls.crt and tls.key of the webhooks; read with --disable-cert-rotation only.",
     ),
-    Flag(name="cert-service-name", default="metallb-webhook-service", help="Service of the webhooks.", not_yet=WEBHOOKS),
-    Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret with the webhook certificate.", not_yet=WEBHOOKS),
-    Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet=WEBHOOKS),
+    Flag(
+        name="cert-service-name",
+        default="metallb-webhook-service",
+        help="Service of the webhooks; its DNS name is in their certificate.",
+    ),
+    Flag(name="webhook-secret", default="metallb-webhook-cert", help="Secret that keeps the certificate of the webhooks."),
+    Flag(name="webhook-http2", default=False, help="Speak HTTP/2 to the API server.", not_yet="HTTP/1.1 is spoken"),
+    Flag(
+        name="lease-duration",
+        default="15s",
+        help="Of several replicas, how long the others wait for a leader that is silent: whole seconds, as 15s or 1m.",
+    ),
+    Flag(
+        name="lease-renew-deadline",
+        help="How long a leader goes on that cannot renew its lease; without it, two thirds of the lease's duration.",
+    ),
+    Flag(
+        name="lease-retry-period",
+        help="How often another one looks at the lease; without it, two fifteenths of the lease's duration.",
+    ),
     Flag(name="tls-min-version", help="Least TLS version: VersionTLS12 or VersionTLS13 (the default)."),
     Flag(name="tls-cipher-suites", help="Cipher suites for TLS 1.2, separated by commas."),
     Flag(name="tls-curve-preferences", help="Numbers of the curves for TLS, separated by commas."),
@@ -69,7 +92,7 @@ FLAGS: Final = (
         help="Directory with tls.crt and tls.key for metrics; without it, a certificate is made at start.",
     ),
     Flag(name="pprof-bind-address", help="Address of the profiler of MetalLB.", not_yet="there is no such profiler"),
-    Flag(env="METALLB_BGP_TYPE", help="How BGP is spoken.", not_yet="the rules for BGP objects will read it"),
+    Flag(env="METALLB_BGP_TYPE", default=NATIVE, help="How BGP is spoken: by it the rules for BGP objects are chosen."),
 )
 
 
@@ -86,9 +109,16 @@ class Settings:
     log_level: str
     lb_class: str
     webhook_mode: str
+    webhook_port: int
+    cert_rotation: bool
+    cert_dir: Path
+    cert_service_name: str
+    webhook_secret: str
+    bgp_type: str
     metrics_cert_dir: Path | None
     tls: TlsOptions
     status_socket: Path | None
+    lease: Terms
     not_in_effect: tuple[str, ...] = ()
 
 
@@ -106,6 +136,10 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         )
     except TlsError as error:
         refuse(PROGRAM, FlagError(str(error)))
+    try:
+        lease = _terms(parsed)
+    except FlagError as error:
+        refuse(PROGRAM, error)
     socket, certificates = parsed.text("status-socket"), parsed.text("metrics-cert-dir")
     return Settings(
         port=parsed.integer("port"),
@@ -117,8 +151,60 @@ def settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settin
         log_level=parsed.text("log-level"),
         lb_class=parsed.text("lb-class"),
         webhook_mode=parsed.text("webhook-mode"),
+        webhook_port=parsed.integer("webhook-port"),
+        cert_rotation=not parsed.switch("disable-cert-rotation"),
+        cert_dir=Path(parsed.text("cert-dir")),
+        cert_service_name=parsed.text("cert-service-name"),
+        webhook_secret=parsed.text("webhook-secret"),
+        bgp_type=parsed.text("METALLB_BGP_TYPE"),
         metrics_cert_dir=Path(certificates) if certificates else None,
         tls=tls,
         status_socket=Path(socket) if socket else None,
+        lease=lease,
         not_in_effect=tuple(flag.key for flag in parsed.not_in_effect),
     )
+
+
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+
+
+def _seconds(parsed: Parsed, key: str) -> float | None:
+    """The duration in a flag, in Go's notation; None if it is not given.
+
+    Raises:
+        FlagError: it is no duration.
+
+    """
+    text = parsed.text(key)
+    if not text:
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise FlagError(f"--{key}: {text!r} is not a duration; write it as 15s, 1m or 500ms")
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+
+
+def _terms(parsed: Parsed) -> Terms:
+    """The terms of the lease.
+
+    Raises:
+        FlagError: they promise nothing.
+
+    """
+    duration_s = _seconds(parsed, "lease-duration") or 0.0
+    if duration_s != int(duration_s):
+        raise FlagError(
+            f"--lease-duration: {parsed.text('lease-duration')!r} must be whole seconds, because a Lease has only these"
+        )
+    usual = Terms.of(int(duration_s))
+    deadline_s = _seconds(parsed, "lease-renew-deadline")
+    terms = Terms(
+        usual.duration_s,
+        usual.renew_deadline_s if deadline_s is None else deadline_s,
+        min(usual.renew_s, usual.renew_deadline_s if deadline_s is None else deadline_s / 2),
+        usual.retry_s if (retry_s := _seconds(parsed, "lease-retry-period")) is None else retry_s,
+    )
+    if terms.problem():
+        raise FlagError(f"--lease-duration, --lease-renew-deadline, --lease-retry-period: {terms.problem()}")
+    return terms

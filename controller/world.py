@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
+from controller.ipam.sharing import ALONE, Use
 
 
 class FamilyPolicy(StrEnum):
@@ -43,16 +44,26 @@ def family_of(addresses: tuple[IPAddress, ...]) -> Family | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Our condition on a Service: whether it has an address, the reason in one word, and a sentence with the facts."""
+
+    assigned: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """What a Service says about its addresses, in normal form; two equal values need no write.
 
-    `pool` is the output annotation. `plain` says that the status has nothing else in it: no host names, and ipMode VIP
+    `pool` is the output annotation, `verdict` our condition. `plain` says that the status has nothing else in it: no host names, and ipMode VIP
     (which is also what an absent one means, after the API server's defaulting).
     """
 
     addresses: tuple[IPAddress, ...] = ()
     pool: PoolName | None = None
     plain: bool = True
+    verdict: Verdict | None = None
 
 
 def other_version(version: int) -> int:
@@ -85,7 +96,7 @@ class Service:
     wanted_addresses: tuple[IPAddress, ...] = ()
     wanted_pool: PoolName | None = None
     request_problem: str = ""
-    sharing_key: str = ""
+    use: Use = ALONE
     deprecated_annotations: tuple[str, ...] = ()
     recorded: Recorded = NOTHING
 

@@ -2,7 +2,8 @@
 
 emit never waits and never fails: what is to be said goes into a bounded queue, repeats of the same sentence become one
 Event with a count, and an object that would get more than its share is muted for a while (limits as in client-go). `run`
-writes the queue to the API server, tries a bounded number of times while that is away, and counts what it had to drop.
+writes the queue to the API server, a few Events at a time but those about one object in order, tries a bounded number of
+times while that is away, and counts what it had to drop.
 Correlator holds all of that without I/O; EventRecorder is its shell. Decisions never depend on an Event.
 """
 
@@ -24,7 +25,9 @@ from kube.resources import EVENTS
 
 EventType = Literal["Normal", "Warning"]
 
-QUEUE_LIMIT: Final = 1000
+QUEUE_LIMIT: Final = 20_000
+"""So many can wait: 10,000 Services may get their addresses in a few seconds, and their Events trail."""
+CONCURRENT: Final = 8
 REMEMBERED: Final = 4096
 BURST: Final = 25
 REFILL_S: Final = 300.0
@@ -90,9 +93,11 @@ class Correlator:
         self._queue: OrderedDict[Occurrence, Due] = OrderedDict()
         self._said: OrderedDict[Occurrence, Said] = OrderedDict()
         self._buckets: OrderedDict[tuple[str, str, str, str], tuple[float, float]] = OrderedDict()
+        self._under_way: set[tuple[str, str, str, str]] = set()
 
     def __len__(self) -> int:
-        return len(self._queue)
+        """How many wait or are being written."""
+        return len(self._queue) + len(self._under_way)
 
     def add(self, what: Occurrence, *, at: float, now: float, resource_version: str = "") -> None:
         """Something happened."""
@@ -109,14 +114,20 @@ class Correlator:
         self._queue[what] = Due(what, 1, at, at, resource_version)
 
     def take(self) -> Due | None:
-        """What to write next; it is in the caller's hands then, and repeats from now on are another Due."""
-        if not self._queue:
+        """What to write next; it is in the caller's hands then, and repeats from now on are another Due.
+
+        Nothing is taken about an object of which something is being written: what is said of it stays in order.
+        """
+        what = next((what for what in self._queue if what.subject not in self._under_way), None)
+        if what is None:
             return None
-        _, due = self._queue.popitem(last=False)
-        return replace(due, said=self._said.get(due.what))
+        due = self._queue.pop(what)
+        self._under_way.add(what.subject)
+        return replace(due, said=self._said.get(what))
 
     def written(self, due: Due, said: Said) -> None:
         """The API server has it, under this name and with this count."""
+        self._under_way.discard(due.what.subject)
         self._said[due.what] = said
         self._said.move_to_end(due.what)
         if len(self._said) > self._remembered:
@@ -128,7 +139,13 @@ class Correlator:
 
     def given_up(self, due: Due) -> None:
         """It could not be written."""
+        self._under_way.discard(due.what.subject)
         self.dropped += due.more
+
+    def abandon(self) -> None:
+        """Nothing is being written any more: who was writing has ended."""
+        self.dropped += len(self._under_way)
+        self._under_way.clear()
 
     def _may_speak(self, what: Occurrence, now: float) -> bool:
         """Take a token from the bucket of the object, if there is one."""
@@ -198,6 +215,12 @@ class EventRecorder:
 
     async def run(self) -> None:
         """Write for ever."""
+        self.correlator.abandon()
+        async with asyncio.TaskGroup() as group:
+            for number in range(CONCURRENT):
+                group.create_task(self._work(), name=f"event-writer-{number}")
+
+    async def _work(self) -> None:
         while True:
             due = self.correlator.take()
             if due is None:

@@ -84,6 +84,11 @@ class Reflector(Generic[T]):
         self._pace = pace or Pace()
         self._version = ""
         self._opened = False
+        self._listing_since: float | None = None
+        self._listed_since: float | None = None
+        self._listed = asyncio.Event()
+        self._list_next = False
+        self._watching: asyncio.Timeout | None = None
         self._said: tuple[Outcome, float] | None = None
 
     async def run(self) -> None:
@@ -105,6 +110,7 @@ class Reflector(Generic[T]):
                 retry_after_s = error.retry_after_s if isinstance(error, Unreachable) else None
                 self.tally.failures += 1
                 self.tally.last_error = error.message
+            self._listing_since = None
             ended = Ended(outcome, loop.time() - begun, self._opened, self.tally.events - before, retry_after_s)
             following = next_step(record, step, ended, chance=self._rng.random(), pace=self._pace)
             self.tally.last_outcome = outcome
@@ -115,10 +121,26 @@ class Reflector(Generic[T]):
                     await self._client.pause(following.wait_s)
                 else:
                     await asyncio.sleep(following.wait_s)
-            step, record = following.step, following.record
+            step, record = Step.LIST if self._list_next else following.step, following.record
+
+    async def listed_since(self, moment: float) -> None:
+        """Return once the store has a list that was begun at or after this moment (by the clock of the event loop).
+
+        A list shows everything that was written before it was begun, which a watch does not promise: one that is under
+        way is ended for it.
+        """
+        while self._listed_since is None or self._listed_since < moment:
+            if self._listing_since is None or self._listing_since < moment:
+                self._list_next = True
+                if self._watching is not None:
+                    self._watching.reschedule(0.0)
+            self._listed.clear()
+            await self._listed.wait()
 
     async def _list(self) -> None:
         self.tally.lists += 1
+        begun = self._listing_since = asyncio.get_running_loop().time()
+        self._list_next = False
         listing = await self._client.list_all(
             self._resource,
             namespace=self._namespace,
@@ -130,6 +152,8 @@ class Reflector(Generic[T]):
         self._version = listing.resource_version
         if self._store.replace(listing.items, self._fingerprint, keep=(each.key for each in listing.undecoded)):
             self._dirty.set()
+        self._listed_since = begun
+        self._listed.set()
 
     async def _watch(self) -> None:
         self.tally.watches += 1
@@ -141,13 +165,18 @@ class Reflector(Generic[T]):
             field_selector=self._field_selector,
             timeout_s=self._rng.uniform(*WATCH_S),
         )
-        async with watch as events:
-            self._opened = True
-            self._say_recovered()
-            async for event in events:
-                self._take(event)
-                if self.tally.events % BREATH_EVERY == 0:
-                    await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(None) as self._watching, watch as events:
+                self._opened = True
+                self._say_recovered()
+                async for event in events:
+                    self._take(event)
+                    if self.tally.events % BREATH_EVERY == 0:
+                        await asyncio.sleep(0)
+        except TimeoutError:
+            pass  # A list was asked for.
+        finally:
+            self._watching = None
 
     def _take(self, event: WatchEvent[T]) -> None:
         """Bring one event into the store, then move the resource version on: in this order a lost event comes again."""

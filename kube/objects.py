@@ -7,6 +7,7 @@ but a resource version. Only */observe.py, */apply.py and speaker/status.py may 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, NewType
 
 import msgspec
@@ -212,3 +213,8 @@ class ObjectReference(msgspec.Struct, frozen=True, kw_only=True, rename="camel",
     name: str = ""
     uid: str = ""
     resource_version: str = ""
+
+
+def timestamp() -> str:
+    """This moment as a time of meta/v1, which has whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

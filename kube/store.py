@@ -44,6 +44,14 @@ class Store(Generic[T]):
         self._objects: dict[ObjectKey, T] = {}
         self._changed: set[ObjectKey] = set()
         self._snapshot: Mapping[ObjectKey, T] | None = None
+        self._follower: tuple[Fingerprint[T], Callable[[ObjectKey], None]] | None = None
+
+    def follow(self, fingerprint: Fingerprint[T], notify: Callable[[ObjectKey], None]) -> None:
+        """Call `notify` whenever this of an object changes, or it comes or goes; for one whom nothing else interests.
+
+        It is called from within the write, so it must only take a note. There is one follower.
+        """
+        self._follower = (fingerprint, notify)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -69,6 +77,7 @@ class Store(Generic[T]):
         old = self._objects.get(view.key)
         self._objects[view.key] = view
         self._snapshot = None
+        self._tell(view.key, old, view)
         if old is not None and not _differ(old, view, fingerprint):
             return False
         self._changed.add(view.key)
@@ -76,9 +85,11 @@ class Store(Generic[T]):
 
     def delete(self, key: ObjectKey) -> bool:
         """Forget an object; true if it was there."""
-        if self._objects.pop(key, None) is None:
+        old = self._objects.pop(key, None)
+        if old is None:
             return False
         self._snapshot = None
+        self._tell(key, old, None)
         self._changed.add(key)
         return True
 
@@ -100,7 +111,16 @@ class Store(Generic[T]):
         self._snapshot = None
         self._changed |= news
         self.synced = True
+        if self._follower is not None:
+            for key in old.keys() | fresh.keys():
+                self._tell(key, old.get(key), fresh.get(key))
         return first or bool(news)
+
+    def _tell(self, key: ObjectKey, old: T | None, new: T | None) -> None:
+        if self._follower is not None:
+            fingerprint, notify = self._follower
+            if old is None or new is None or fingerprint(old) != fingerprint(new):
+                notify(key)
 
 
 def _differ(old: T, new: T, fingerprint: Fingerprint[T]) -> bool:

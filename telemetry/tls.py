@@ -207,15 +207,9 @@ class ServerCertificate:
         return tuple(marks)
 
     def _build(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = self._options.min_version
-        context.set_alpn_protocols(["http/1.1"])
-        if self._options.ciphers:
-            context.set_ciphers(self._options.ciphers)
-        if self._options.curve:
-            context.set_ecdh_curve(self._options.curve)
+        context = server_context(self._options)
         if self._folder is None:
-            _load_from_memory(context, *self_signed())
+            load_from_memory(context, *self_signed())
             return context
         try:
             context.load_cert_chain(self._folder / "tls.crt", self._folder / "tls.key")
@@ -224,8 +218,27 @@ class ServerCertificate:
         return context
 
 
-def _load_from_memory(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Python's ssl reads certificates only from paths; this one is a file in memory."""
+def server_context(options: TlsOptions) -> ssl.SSLContext:
+    """The TLS side of a server, without a certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = options.min_version
+    context.set_alpn_protocols(["http/1.1"])
+    if options.ciphers:
+        context.set_ciphers(options.ciphers)
+    if options.curve:
+        context.set_ecdh_curve(options.curve)
+    return context
+
+
+def load_from_memory(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Let the context show this certificate to whoever connects from now on (PEM).
+
+    Python's ssl reads certificates only from paths; this one is a file in memory.
+
+    Raises:
+        ssl.SSLError: the two do not belong together, or are no PEM.
+
+    """
     descriptor = os.memfd_create("tls.pem", os.MFD_CLOEXEC)
     try:
         os.write(descriptor, certificate + key)

@@ -9,6 +9,7 @@ from typing import Any
 
 from config.model import Config, IPAddress, Pool, PoolName, Selector, ServiceKey
 from config.values import parse_range
+from controller.ipam.sharing import ALONE, Use
 from controller.world import FamilyPolicy, Recorded, Service, World
 
 NAMESPACE = "metallb-system"
@@ -49,6 +50,14 @@ def a_config(*pools: Pool, broken: Iterable[str] = ()) -> Config:
     return Config(MappingProxyType(by_name), (), frozenset(PoolName(name) for name in broken))
 
 
+def a_use(key: str = "k", backend: str = "", ports: str = "TCP/80") -> Use:
+    """How a Service shares its address; `ports` are separated by blanks."""
+    if not key:
+        return ALONE
+    pairs = (one.split("/") for one in ports.split())
+    return Use(key, backend, frozenset((protocol, int(number)) for protocol, number in pairs))
+
+
 def a_service(
     name: str = "web",
     *,
@@ -69,6 +78,8 @@ def a_service(
     uid: str = "",
     version: str = "1",
     sharing_key: str = "",
+    backend: str = "",
+    ports: str = "TCP/80",
     deprecated: tuple[str, ...] = (),
 ) -> Service:
     """A Service as the plan sees it; `holds` are the addresses in its status, `pool` its output annotation."""
@@ -86,7 +97,7 @@ def a_service(
         wanted_addresses=addresses(wants),
         wanted_pool=None if wants_pool is None else PoolName(wants_pool),
         request_problem=problem,
-        sharing_key=sharing_key,
+        use=a_use(sharing_key, backend, ports),
         deprecated_annotations=deprecated,
         recorded=Recorded(addresses(holds), None if pool is None else PoolName(pool), plain),
     )

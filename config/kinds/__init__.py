@@ -8,14 +8,20 @@ from typing import Final
 
 import msgspec
 
+from config.kinds.bfd_profile import BFDProfile
+from config.kinds.bgp_advertisement import BGPAdvertisement
+from config.kinds.bgp_peer import BGPPeer, BGPPeerV1Beta1
+from config.kinds.community import Community
+from config.kinds.configuration_state import ConfigurationState
 from config.kinds.ip_address_pool import IPAddressPool
 from config.kinds.l2_advertisement import L2Advertisement
+from config.kinds.service_bgp_status import ServiceBGPStatus
 from config.kinds.service_l2_status import ServiceL2Status
 
 GROUP: Final = "metallb.io"
 
-Configured = IPAddressPool | L2Advertisement
-"""The kinds that users write, decoded."""
+Configured = IPAddressPool | L2Advertisement | BGPAdvertisement | BGPPeer | BFDProfile | Community
+"""The kinds that users write, decoded; of BGPPeer the stored version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +36,13 @@ class PrinterColumn:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a kind as the API serves it."""
+    """One version of a kind as the API serves it. `deprecation` is the warning that its users get."""
 
     name: str
     struct: type[msgspec.Struct]
     columns: tuple[PrinterColumn, ...] = ()
     storage: bool = True
+    deprecation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,22 @@ class Kind:
     versions: tuple[Version, ...]
 
     @property
+    def storage(self) -> Version:
+        """The version that objects are stored in."""
+        return next(version for version in self.versions if version.storage)
+
+    @property
     def singular(self) -> str:
         """The name of one object in the words of kubectl."""
         return self.name.lower()
 
+
+_PEER_COLUMNS = (
+    PrinterColumn("Address", ".spec.peerAddress"),
+    PrinterColumn("ASN", ".spec.peerASN"),
+    PrinterColumn("BFD Profile", ".spec.bfdProfile"),
+    PrinterColumn("Multi Hops", ".spec.ebgpMultiHop"),
+)
 
 _KINDS = (
     Kind(
@@ -85,6 +104,53 @@ _KINDS = (
         ),
     ),
     Kind(
+        "BGPAdvertisement",
+        "bgpadvertisements",
+        (
+            Version(
+                "v1beta1",
+                BGPAdvertisement,
+                (
+                    PrinterColumn("IPAddressPools", ".spec.ipAddressPools"),
+                    PrinterColumn("IPAddressPool Selectors", ".spec.ipAddressPoolSelectors"),
+                    PrinterColumn("Peers", ".spec.peers"),
+                    PrinterColumn("Node Selectors", ".spec.nodeSelectors", priority=10),
+                ),
+            ),
+        ),
+    ),
+    Kind(
+        "BGPPeer",
+        "bgppeers",
+        (
+            Version(
+                "v1beta1",
+                BGPPeerV1Beta1,
+                _PEER_COLUMNS,
+                storage=False,
+                deprecation="v1beta1 is deprecated, please use v1beta2",
+            ),
+            Version("v1beta2", BGPPeer, _PEER_COLUMNS),
+        ),
+    ),
+    Kind(
+        "BFDProfile",
+        "bfdprofiles",
+        (
+            Version(
+                "v1beta1",
+                BFDProfile,
+                (
+                    PrinterColumn("Passive Mode", ".spec.passiveMode", "boolean"),
+                    PrinterColumn("Transmit Interval", ".spec.transmitInterval", "integer"),
+                    PrinterColumn("Receive Interval", ".spec.receiveInterval", "integer"),
+                    PrinterColumn("Multiplier", ".spec.detectMultiplier", "integer"),
+                ),
+            ),
+        ),
+    ),
+    Kind("Community", "communities", (Version("v1beta1", Community),)),
+    Kind(
         "ServiceL2Status",
         "servicel2statuses",
         (
@@ -95,6 +161,36 @@ _KINDS = (
                     PrinterColumn("Allocated Node", ".status.node"),
                     PrinterColumn("Service Name", ".status.serviceName"),
                     PrinterColumn("Service Namespace", ".status.serviceNamespace"),
+                ),
+            ),
+        ),
+    ),
+    Kind(
+        "ServiceBGPStatus",
+        "servicebgpstatuses",
+        (
+            Version(
+                "v1beta1",
+                ServiceBGPStatus,
+                (
+                    PrinterColumn("Node", ".status.node"),
+                    PrinterColumn("Service Name", ".status.serviceName"),
+                    PrinterColumn("Service Namespace", ".status.serviceNamespace"),
+                ),
+            ),
+        ),
+    ),
+    Kind(
+        "ConfigurationState",
+        "configurationstates",
+        (
+            Version(
+                "v1beta1",
+                ConfigurationState,
+                (
+                    PrinterColumn("Result", ".status.result"),
+                    PrinterColumn("ErrorSummary", ".status.errorSummary"),
+                    PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
                 ),
             ),
         ),

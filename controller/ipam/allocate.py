@@ -14,6 +14,7 @@ from config.model import IPAddress, Pool, PoolName, ServiceKey
 from config.selectors import matches_any
 from controller.ipam.ledger import Ledger
 from controller.ipam.ranges import is_buggy
+from controller.ipam.sharing import ALONE, Use
 from controller.reason import Reason
 from controller.world import Family, family_of
 
@@ -39,6 +40,7 @@ class Request:
     addresses: tuple[IPAddress, ...] = ()
     pool: PoolName | None = None
     alone: tuple[int, ...] = ()
+    use: Use = ALONE
 
     @property
     def namespace(self) -> str:
@@ -72,9 +74,9 @@ def allocate(request: Request, ledger: Ledger) -> Allocation | Refusal:
 
 
 def assign(
-    service: ServiceKey, labels: Mapping[str, str], addresses: tuple[IPAddress, ...], ledger: Ledger
+    service: ServiceKey, labels: Mapping[str, str], addresses: tuple[IPAddress, ...], ledger: Ledger, use: Use = ALONE
 ) -> Allocation | Refusal:
-    """Exactly these addresses, if one pool has them all, may serve the Service, and nobody else holds them."""
+    """Exactly these addresses, if one pool has them all, may serve the Service, and whoever holds them shares with it."""
     shown = ", ".join(f'"{address}"' for address in addresses)
     pools = {pool.name: pool for address in addresses if (pool := ledger.pool_of(address)) is not None}
     missing = [address for address in addresses if ledger.pool_of(address) is None]
@@ -86,7 +88,7 @@ def assign(
     objection = incompatible(pool, service.partition("/")[0], labels)
     if objection:
         return Refusal(Reason.POOL_NOT_FOR_SERVICE, f'{shown} is not allowed in config: pool "{pool.name}" {objection}')
-    clash = ledger.conflict(service, addresses)
+    clash = ledger.conflict(service, addresses, use)
     if clash is not None:
         return Refusal(Reason.ADDRESS_IN_USE, str(clash))
     return Allocation(addresses, pool.name)
@@ -120,7 +122,7 @@ def _requested(request: Request, ledger: Ledger) -> Allocation | Refusal:
     if request.pool is not None and pools and pools != {request.pool}:
         where = " and ".join(f'"{name}"' for name in sorted(pools))
         return Refusal(Reason.POOL_MISMATCH, f'requested {shown} is in pool {where}, not in requested pool "{request.pool}"')
-    return assign(request.service, request.labels, request.addresses, ledger)
+    return assign(request.service, request.labels, request.addresses, ledger, request.use)
 
 
 def _from_pool(request: Request, name: PoolName, ledger: Ledger) -> Allocation | Refusal:
@@ -133,11 +135,11 @@ def _from_pool(request: Request, name: PoolName, ledger: Ledger) -> Allocation |
     objection = incompatible(ledger.pools[name], request.namespace, request.labels)
     if objection:
         return Refusal(Reason.POOL_NOT_FOR_SERVICE, f'pool "{name}" {objection}')
-    addresses = _free(name, request.family, ledger)
+    addresses = _free(name, request.family, request.use, ledger)
     for version in request.alone if not addresses else ():
-        addresses = addresses or _free(name, FAMILY_OF[version], ledger)
+        addresses = addresses or _free(name, FAMILY_OF[version], request.use, ledger)
     if not addresses:
-        return Refusal(Reason.POOL_EXHAUSTED, f"no available IPs: {_lacking(name, request.family, ledger)}")
+        return Refusal(Reason.POOL_EXHAUSTED, f"no available IPs: {_lacking(name, request, ledger)}")
     return Allocation(addresses, name)
 
 
@@ -148,7 +150,7 @@ def _automatic(request: Request, ledger: Ledger) -> Allocation | Refusal:
         pools = [pool.name for pool in group if not incompatible(pool, request.namespace, request.labels)]
         for family in (request.family, *(FAMILY_OF[version] for version in request.alone)):
             for name in pools:
-                addresses = _free(name, family, ledger)
+                addresses = _free(name, family, request.use, ledger)
                 if addresses:
                     return Allocation(addresses, name)
         asked += pools
@@ -156,25 +158,24 @@ def _automatic(request: Request, ledger: Ledger) -> Allocation | Refusal:
     return Refusal(Reason.POOL_EXHAUSTED if sized else Reason.NO_SUITABLE_POOL, f"no available IPs: {_survey(request, ledger)}")
 
 
-def _free(name: PoolName, family: Family, ledger: Ledger) -> tuple[IPAddress, ...]:
-    """The lowest free address of every version that the family has, IPv4 first; empty if one of them lacks."""
-    found = [ledger.lowest_free(name, version) for version in VERSIONS_OF[family]]
+def _free(name: PoolName, family: Family, use: Use, ledger: Ledger) -> tuple[IPAddress, ...]:
+    """The next address of every version that the family has, IPv4 first; empty if one of them lacks."""
+    found = [ledger.lowest(name, version, use) for version in VERSIONS_OF[family]]
     return tuple(address for address in found if address is not None) if None not in found else ()
 
 
-def _lacking(name: PoolName, family: Family, ledger: Ledger) -> str:
-    lacking = [version for version in VERSIONS_OF[family] if ledger.lowest_free(name, version) is None]
-    return " and ".join(full(name, version, ledger) for version in lacking)
+def _lacking(name: PoolName, request: Request, ledger: Ledger) -> str:
+    lacking = [version for version in VERSIONS_OF[request.family] if ledger.lowest(name, version, request.use) is None]
+    return " and ".join(full(name, version, ledger, request.use) for version in lacking)
 
 
-def full(name: PoolName, version: int, ledger: Ledger) -> str:
-    """Says that a pool has no free address of a version."""
+def full(name: PoolName, version: int, ledger: Ledger, use: Use = ALONE) -> str:
+    """Says that a pool has no address of a version for this use."""
     usable = ledger.usage(name, version).usable
-    return (
-        f'pool "{name}" has no free IPv{version} address (all {usable} in use)'
-        if usable
-        else f'pool "{name}" has no IPv{version} addresses'
-    )
+    if not usable:
+        return f'pool "{name}" has no IPv{version} addresses'
+    shared = f', none can be shared with sharing key "{use.key}" on these ports' if use.key else ""
+    return f'pool "{name}" has no free IPv{version} address (all {usable} in use{shared})'
 
 
 def _survey(request: Request, ledger: Ledger) -> str:
@@ -184,7 +185,7 @@ def _survey(request: Request, ledger: Ledger) -> str:
         objection = incompatible(pool, request.namespace, request.labels)
         if not pool.auto_assign:
             objection = "has autoAssign off"
-        said.append(f'pool "{pool.name}" {objection}' if objection else _lacking(pool.name, request.family, ledger))
+        said.append(f'pool "{pool.name}" {objection}' if objection else _lacking(pool.name, request, ledger))
     said += [f'pool "{name}" must be repaired first' for name in sorted(ledger.broken_pools)]
     rest = len(said) - POOLS_NAMED_MAX
     return "; ".join(said[:POOLS_NAMED_MAX]) + (f"; and {rest} more pools" if rest > 0 else "")

@@ -6,16 +6,16 @@ changes. Claims may name addresses of no pool (a broken one's). Lookups cost the
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from config.model import Config, IPAddress, Pool, PoolName, ServiceKey
 from controller.ipam.ranges import PoolSpace, is_buggy
-from controller.ipam.sharing import Conflict, conflict
+from controller.ipam.sharing import ALONE, Conflict, Port, Use, conflict
 
 VERSIONS: Final = (4, 6)
 
@@ -38,6 +38,30 @@ class _Place:
     index: int
 
 
+@dataclass(slots=True)
+class _Shared:
+    """The addresses of one family of a pool whose holders may share with one group of Services.
+
+    `places` are (index of the range, address), sorted, so in the order in which a pool gives addresses out. The first
+    `tried[ports]` of them are known not to suit a Service with these ports.
+    """
+
+    places: list[tuple[int, int]] = field(default_factory=list)
+    tried: dict[frozenset[Port], int] = field(default_factory=dict)
+
+    def add(self, place: tuple[int, int]) -> None:
+        if self.places and place < self.places[-1]:
+            self.tried.clear()
+        insort(self.places, place)
+
+    def loosen(self, place: tuple[int, int], *, empty: bool) -> None:
+        """A holder has left the place, and `empty` says whether it was the last."""
+        at = bisect_left(self.places, place)
+        if empty:
+            del self.places[at]
+        self.tried = {ports: min(tried, at) for ports, tried in self.tried.items()}
+
+
 class Ledger:
     """Addresses and their holders, and the free space of every pool.
 
@@ -53,8 +77,11 @@ class Ledger:
         self.unpinned = tuple(pool for pool in automatic if not pool.pinned)
         self._holders: dict[int, dict[int, tuple[ServiceKey, ...]]] = {version: {} for version in VERSIONS}
         self._addresses: dict[ServiceKey, tuple[IPAddress, ...]] = {}
+        self._uses: dict[ServiceKey, Use] = {}
+        self._shared: dict[tuple[tuple[str, str], PoolName, int], _Shared] = {}
         self._in_use: Counter[tuple[PoolName, int]] = Counter()
         self._freed: set[tuple[int, int]] = set()
+        self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
         for pool in config.pools.values():
@@ -87,61 +114,119 @@ class Ledger:
         """Who holds the address."""
         return self._holders[address.version].get(int(address), ())
 
-    def conflict(self, service: ServiceKey, addresses: tuple[IPAddress, ...]) -> Conflict | None:
+    def conflict(self, service: ServiceKey, addresses: tuple[IPAddress, ...], use: Use = ALONE) -> Conflict | None:
         """Why the Service cannot hold these addresses beside those who do; None if it can."""
-        found = (conflict(service, address, self.holders_of(address)) for address in addresses)
-        return next((one for one in found if one is not None), None)
+        for address in addresses:
+            holders = self.holders_of(address)
+            found = conflict(service, use, address, ((one, self._uses[one]) for one in holders)) if holders else None
+            if found is not None:
+                return found
+        return None
 
-    def lowest_free(self, pool: PoolName, version: int) -> IPAddress | None:
-        """The next address that the pool gives out in this family (4 or 6)."""
-        found = self._spaces[pool, version].lowest(self._holders[version])
+    def lowest(self, pool: PoolName, version: int, use: Use = ALONE) -> IPAddress | None:
+        """The next address that the pool gives out in this family (4 or 6): free, or one that may be shared in this use."""
+        free = self._spaces[pool, version].lowest(self._holders[version])
+        found = free
+        if use.key:
+            shared = self._joinable(pool, version, use)
+            if shared is not None and (free is None or shared < (self._index(version, free), free)):
+                found = shared[1]
         if found is None:
             return None
         return IPv4Address(found) if version == 4 else IPv6Address(found)
+
+    def _joinable(self, pool: PoolName, version: int, use: Use) -> tuple[int, int] | None:
+        """The first place in the pool that its holders let others share in this use."""
+        shared = self._shared.get((use.group, pool, version))
+        if shared is None:
+            return None
+        at = shared.tried.get(use.ports, 0)
+        holders = self._holders[version]
+        while at < len(shared.places):
+            if all(use.ports.isdisjoint(self._uses[one].ports) for one in holders[shared.places[at][1]]):
+                break
+            at += 1
+        shared.tried[use.ports] = at
+        return shared.places[at] if at < len(shared.places) else None
+
+    def _index(self, version: int, number: int) -> int:
+        place = self._place(version, number)
+        assert place is not None, number
+        return place.index
 
     def usage(self, pool: PoolName, version: int) -> Usage:
         """The counters of one family of a pool."""
         return Usage(self._spaces[pool, version].usable, self._in_use[pool, version])
 
-    def claim(self, service: ServiceKey, addresses: tuple[IPAddress, ...]) -> None:
+    def claim(self, service: ServiceKey, addresses: tuple[IPAddress, ...], use: Use = ALONE) -> None:
         """Make these the addresses of the Service, instead of those it held. There must be no conflict."""
-        assert self.conflict(service, addresses) is None, (service, addresses)
-        if self._addresses.get(service) == addresses:
+        assert self.conflict(service, addresses, use) is None, (service, addresses)
+        if self._addresses.get(service) == addresses and self._uses[service] == use:
             return
         self.release(service)
         for address in addresses:
             number, holders = int(address), self._holders[address.version]
-            self._freed.discard((address.version, number))
+            if not use.key:
+                self._freed.discard((address.version, number))
             if number not in holders:
                 self._count(address.version, number, 1)
+                self._offer(address, use)
             holders[number] = (*holders.get(number, ()), service)
         if addresses:
-            self._addresses[service] = addresses
+            self._addresses[service], self._uses[service] = addresses, use
 
     def release(self, service: ServiceKey) -> tuple[IPAddress, ...]:
         """Take everything from the Service; the addresses it held."""
         released = self._addresses.pop(service, ())
+        use = self._uses.pop(service, ALONE)
         for address in released:
             version, number = address.version, int(address)
             holders = self._holders[version]
             holders[number] = tuple(holder for holder in holders[number] if holder != service)
-            if not holders[number]:
+            last = not holders[number]
+            self._freed.add((version, number))
+            self._withdraw(address, use, last=last)
+            if last:
                 del holders[number]
                 self._count(version, number, -1)
-                self._freed.add((version, number))
                 place = self._place(version, number)
                 if place is not None:
                     self._spaces[place.pool.name, version].give_back(place.index, number)
         return released
 
+    def _offer(self, address: IPAddress, use: Use) -> None:
+        """An address has its first holder: others of the same group may join, if a pool gives the address out."""
+        pool = self.pool_of(address) if use.key else None
+        if pool is not None:
+            shared = self._shared.setdefault((use.group, pool.name, address.version), _Shared())
+            shared.add((self._index(address.version, int(address)), int(address)))
+
+    def _withdraw(self, address: IPAddress, use: Use, *, last: bool) -> None:
+        pool = self.pool_of(address) if use.key else None
+        if pool is not None:
+            group = (use.group, pool.name, address.version)
+            self._shared[group].loosen((self._index(address.version, int(address)), int(address)), empty=last)
+            if not self._shared[group].places:
+                del self._shared[group]
+
     def _count(self, version: int, number: int, step: int) -> None:
         place = self._place(version, number)
         if place is not None:
             self._in_use[place.pool.name, version] += step
+            self._touched.add(place.pool.name)
+
+    def take_touched(self) -> frozenset[PoolName]:
+        """Pools whose counters may have changed since this was last asked; all of them the first time."""
+        taken = frozenset(self._touched)
+        self._touched.clear()
+        return taken
 
     @property
     def has_freed(self) -> bool:
-        """Whether addresses were released since forget_freed and are still free: waiting Services may want them."""
+        """Whether addresses were given up, or are shared in another way, since forget_freed: waiting Services may want them.
+
+        An address that was given up and then taken by a Service that shares with nobody does not count.
+        """
         return bool(self._freed)
 
     def forget_freed(self) -> None:
@@ -163,16 +248,29 @@ class Ledger:
         assert kept == {key: sorted(who) for key, who in holders.items()}
         for (version, number), services in holders.items():
             address = IPv4Address(number) if version == 4 else IPv6Address(number)
-            assert all(self.conflict(service, (address,)) is None for service in services)
+            assert all(self.conflict(service, (address,), self._uses[service]) is None for service in services)
         recount: Counter[tuple[PoolName, int]] = Counter()
         for version, number in holders:
             if (place := self._place(version, number)) is not None:
                 recount[place.pool.name, version] += 1
         assert recount == +self._in_use, (recount, self._in_use)
         for name, version in self._spaces:
-            free = self.lowest_free(name, version)
+            free = self.lowest(name, version)
             assert free is None or (not self.holders_of(free) and self.pool_of(free) == self.pools[name])
-        assert not any(key in holders for key in self._freed)
+        assert self._uses.keys() == self._addresses.keys()
+        assert all(self._uses[service].key for place in self._freed for service in holders.get(place, ()))
+        self._check_shared(holders)
+
+    def _check_shared(self, holders: Mapping[tuple[int, int], list[ServiceKey]]) -> None:
+        offered: dict[tuple[tuple[str, str], PoolName, int], list[tuple[int, int]]] = {}
+        for (version, number), services in holders.items():
+            use = self._uses[services[0]]
+            pool = self.pool_of(IPv4Address(number) if version == 4 else IPv6Address(number))
+            if use.key and pool is not None:
+                offered.setdefault((use.group, pool.name, version), []).append((self._index(version, number), number))
+        assert {group: sorted(places) for group, places in offered.items()} == {
+            group: shared.places for group, shared in self._shared.items()
+        }
 
 
 def _first(place: _Place) -> int:

@@ -1,4 +1,4 @@
-"""Validating webhooks: asked over HTTPS about writes they are registered for.
+"""Webhooks, asked over HTTPS: validating ones about writes they are registered for, and those that convert.
 
 The real calls; a webhook that cannot be reached refuses or lets pass as its failurePolicy says. Mutating webhooks are stored
 and not called: nothing of ours registers one. http.py asks before api.py writes.
@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from lab.apiserver import conversion, crds
 from lab.apiserver.api import Call
+from lab.apiserver.conversion import Missing
 from lab.apiserver.errors import ApiError
 from lab.apiserver.kinds import selector_holds
 from lab.apiserver.resources import Resource
@@ -25,6 +27,9 @@ from lab.apiserver.store import Store, Stored
 
 Json = dict[str, Any]
 _SHELF = "validatingwebhookconfigurations.admissionregistration.k8s.io"
+FAILURES = (
+    aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError, msgspec.DecodeError, msgspec.ValidationError, LookupError, binascii.Error,
+)  # fmt: skip
 _UNCALLED = {"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}
 
 
@@ -56,7 +61,7 @@ class Webhooks:
         if resource.plural in _UNCALLED:
             return []
         name = f"{resource.plural}/{sub}" if sub else resource.plural
-        return [h for h in self._registered() if any(_covers(r, resource, operations, name) for r in h.get("rules") or ())]
+        return [h for h in self._registered() if _version_for(h, resource, operations, name)]
 
     async def review(
         self, operation: str, resource: Resource, namespace: str, new: Json | None, old: Stored | None, call: Call, *, sub: str = ""
@@ -68,22 +73,17 @@ class Webhooks:
 
         """
         for hook in self.interested(resource, (operation,), sub):
-            before = msgspec.json.decode(old.body) if old is not None else None
-            subject = new if new is not None else before
+            name = f"{resource.plural}/{sub}" if sub else resource.plural
+            version = _version_for(hook, resource, (operation,), name)
+            shown = _in_version(new, version, resource)
+            before = _in_version(msgspec.json.decode(old.body) if old is not None else None, version, resource)
+            subject = shown if shown is not None else before
             assert subject is not None
             if not self._selected(hook, namespace, subject, before):
                 continue
             try:
-                answer = await self._call(hook, operation, resource, namespace, new, before, call, sub)
-            except (
-                aiohttp.ClientError,
-                TimeoutError,
-                OSError,
-                ssl.SSLError,
-                msgspec.DecodeError,
-                LookupError,
-                binascii.Error,
-            ) as error:
+                answer = await self._call(hook, version, operation, resource, namespace, shown, before, call, sub)
+            except FAILURES as error:
                 if hook["failurePolicy"] == "Ignore":
                     continue
                 raise _unreachable(hook, error) from error
@@ -101,9 +101,8 @@ class Webhooks:
         stored = self._store.get("namespaces", ("", namespace)) if namespace else None
         return stored is None or selector_holds(hook["namespaceSelector"], dict(stored.labels))
 
-    def _address(self, hook: Json) -> tuple[str, str]:
+    def _address(self, config: Json) -> tuple[str, str]:
         """URL to call and the host name the certificate must have."""
-        config = hook["clientConfig"]
         if config.get("url"):
             return config["url"], urlsplit(config["url"]).hostname or ""
         service = config["service"]
@@ -126,41 +125,79 @@ class Webhooks:
                     return f"https://{endpoint['addresses'][0]}:{number}{path}", f"{service['name']}.{service['namespace']}.svc"
         raise LookupError(f'no endpoints available for service "{service["name"]}"')
 
-    async def _call(
-        self, hook: Json, operation: str, resource: Resource, namespace: str, new: Json | None, old: Json | None, call: Call, sub: str
-    ) -> Json:  # fmt: skip
-        url, host = self._address(hook)
+    async def convert(self, missing: Missing) -> None:
+        """Ask for a conversion, and remember it.
+
+        Raises:
+            ApiError: it could not be had.
+
+        """
+        asked = conversion.question(missing)
+        try:
+            review = await self._post(missing.config["clientConfig"], asked, conversion.TIMEOUT_S)
+        except FAILURES as error:
+            raise conversion.failed(missing, _why(missing.config["clientConfig"], error, conversion.TIMEOUT_S)) from error
+        conversion.remember(missing, asked, review)
+
+    async def _post(self, client: Json, body: Json, timeout_s: int) -> Json:
+        """The answer of a webhook."""
+        url, host = self._address(client)
         if self._session is None:
             self._session = aiohttp.ClientSession()
         context = ssl.create_default_context()
-        bundle = hook["clientConfig"].get("caBundle")
+        bundle = client.get("caBundle")
         if bundle:
             context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
-        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-        where = {"group": resource.group, "version": resource.version, "resource": resource.plural}
+        async with asyncio.timeout(timeout_s):
+            async with self._session.post(
+                url, params={"timeout": f"{timeout_s}s"}, data=msgspec.json.encode(body), ssl=context, server_hostname=host,
+                headers={"Content-Type": "application/json", "Accept": "application/json"},
+            ) as answer:  # fmt: skip
+                answer.raise_for_status()
+                review: Json = msgspec.json.decode(await answer.read(), type=dict)
+                return review
+
+    async def _call(
+        self, hook: Json, version: str, operation: str, resource: Resource, namespace: str, new: Json | None, old: Json | None,
+        call: Call, sub: str,
+    ) -> Json:  # fmt: skip
+        kind = {"group": resource.group, "version": version, "kind": resource.kind}
+        where = {"group": resource.group, "version": version, "resource": resource.plural}
+        requested = {"version": resource.version}
         subject = new if new is not None else old
         assert subject is not None
         identifier = str(uuid.uuid4())
         body = {
             "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
             "request": {
-                "uid": identifier, "kind": kind, "resource": where, "requestKind": kind, "requestResource": where, "subResource": sub,
+                "uid": identifier, "kind": kind, "resource": where, "requestKind": {**kind, **requested},
+                "requestResource": {**where, **requested}, "subResource": sub,
                 "name": (subject.get("metadata") or {}).get("name", ""), "namespace": namespace, "operation": operation,
                 "userInfo": {"username": call.user.name, "groups": list(call.user.groups)}, "object": new, "oldObject": old,
                 "dryRun": call.dry_run, "options": None,
             },
         }  # fmt: skip
-        async with asyncio.timeout(hook["timeoutSeconds"]):
-            async with self._session.post(
-                url, params={"timeout": f"{hook['timeoutSeconds']}s"}, data=msgspec.json.encode(body), ssl=context, server_hostname=host,
-                headers={"Content-Type": "application/json", "Accept": "application/json"},
-            ) as answer:  # fmt: skip
-                answer.raise_for_status()
-                response: Json = msgspec.json.decode(await answer.read())["response"]
-                return response
+        response: Json = (await self._post(hook["clientConfig"], body, hook["timeoutSeconds"]))["response"]
+        return response
 
 
-def _covers(rule: Json, resource: Resource, operations: tuple[str, ...], name: str) -> bool:
+def _in_version(document: Json | None, version: str, resource: Resource) -> Json | None:
+    """The document in the version that a webhook is registered for."""
+    if document is None or resource.custom is None or document.get("apiVersion") == f"{resource.group}/{version}":
+        return document
+    return crds.in_version(document, version, resource.custom, resource.group)
+
+
+def _version_for(hook: Json, resource: Resource, operations: tuple[str, ...], name: str) -> str:
+    """The version of a resource in which a webhook wants to see it; empty if it does not. Equivalent versions count."""
+    versions = [resource.version]
+    if resource.custom is not None and hook.get("matchPolicy", "Equivalent") == "Equivalent":
+        versions += [v for v in resource.custom.versions if v != resource.version]
+    rules = hook.get("rules") or ()
+    return next((v for v in versions if any(_covers(r, resource, v, operations, name) for r in rules)), "")
+
+
+def _covers(rule: Json, resource: Resource, version: str, operations: tuple[str, ...], name: str) -> bool:
     def has(member: str, wanted: str) -> bool:
         return any(v in {"*", wanted} for v in rule.get(member) or ())
 
@@ -168,19 +205,23 @@ def _covers(rule: Json, resource: Resource, operations: tuple[str, ...], name: s
     return (
         any(has("operations", o) for o in operations)
         and has("apiGroups", resource.group)
-        and has("apiVersions", resource.version)
+        and has("apiVersions", version)
         and (has("resources", name) or "*/*" in (rule.get("resources") or ()))
         and scope in {"*", "Namespaced" if resource.namespaced else "Cluster"}
     )
 
 
 def _unreachable(hook: Json, error: Exception) -> ApiError:
-    url = hook["clientConfig"].get("url", "")
-    why = str(error) or type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorError):
-        where = urlsplit(url)
-        detail = "connect: connection refused" if isinstance(error.os_error, ConnectionRefusedError) else str(error.os_error)
-        why = f'Post "{url}?timeout={hook["timeoutSeconds"]}s": dial tcp {where.hostname}:{where.port}: {detail}'
+    why = _why(hook["clientConfig"], error, hook["timeoutSeconds"])
     message = f'failed calling webhook "{hook["name"]}": failed to call webhook: {why}'
     details = {"causes": [{"message": message}]}
     return ApiError(500, "InternalError", f"Internal error occurred: {message}", details=details)
+
+
+def _why(client: Json, error: Exception, timeout_s: int) -> str:
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error) or type(error).__name__
+    url = client.get("url", "")
+    where = urlsplit(url)
+    detail = "connect: connection refused" if isinstance(error.os_error, ConnectionRefusedError) else str(error.os_error)
+    return f'Post "{url}?timeout={timeout_s}s": dial tcp {where.hostname}:{where.port}: {detail}'

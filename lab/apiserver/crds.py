@@ -1,8 +1,8 @@
 """CustomResourceDefinitions: defaults, validation, acceptance, and the resources they add to the registry.
 
 api.py calls default() and validate() on the write path of definitions; controllers.py calls accept() after it and installs
-or removes what a definition serves. Conversion is strategy None: the same data under another apiVersion, pruned by the
-schema of the version asked for.
+or removes what a definition serves. Conversion is strategy None (the same data under another apiVersion, pruned by the
+schema of the version asked for) or Webhook (conversion.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.apiserver import structural
+from lab.apiserver import conversion, structural
 from lab.apiserver.cel import CelError, Rule, compile_rule
 from lab.apiserver.errors import Cause, invalid_value, raw_invalid, required, unsupported
 from lab.apiserver.resources import Resource
@@ -38,6 +38,9 @@ class Definition:
     name: str
     storage: str
     versions: Mapping[str, Version] = field(default_factory=dict)
+    webhook: Json | None = None
+    """Who converts; None: strategy None."""
+    converted: dict[tuple[str, bytes], Json] = field(default_factory=dict, compare=False)
 
 
 def default(crd: Json) -> None:
@@ -112,9 +115,9 @@ def validate(new: Json, old: Json | None) -> list[Cause]:
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if schema:
             out += _schema_faults(schema, "spec.validation.openAPIV3Schema", schema)
-    conversion = spec.get("conversion") or {}
-    if conversion.get("strategy") == "Webhook":
-        webhook = conversion.get("webhook") or {}
+    chosen = spec.get("conversion") or {}
+    if chosen.get("strategy") == "Webhook":
+        webhook = chosen.get("webhook") or {}
         if not webhook.get("clientConfig"):
             out.append(required("spec.conversion.webhookClientConfig", "required when strategy is set to Webhook"))
         if not webhook.get("conversionReviewVersions"):
@@ -227,7 +230,9 @@ def resources_of(crd: Json) -> tuple[Definition, tuple[Resource, ...]]:
         columns = tuple(version.get("additionalPrinterColumns") or ())
         versions[version["name"]] = Version(version["name"], schema, rules, columns, deprecation)
     storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
-    definition = Definition(crd["metadata"]["name"], storage, versions)
+    chosen = spec.get("conversion") or {}
+    webhook = chosen.get("webhook") if chosen.get("strategy") == "Webhook" else None
+    definition = Definition(crd["metadata"]["name"], storage, versions, webhook)
     resources = tuple(
         Resource(
             group=spec["group"], version=v["name"], plural=names["plural"], kind=names["kind"], singular=names["singular"],
@@ -244,7 +249,16 @@ def resources_of(crd: Json) -> tuple[Definition, tuple[Resource, ...]]:
 
 
 def in_version(document: Json, version: str, definition: Definition, group: str) -> Json:
-    """The document under another version: renamed, and pruned by that version's schema."""
-    out = {**document, "apiVersion": f"{group}/{version}"}
+    """The document under another version: converted by the webhook or just renamed, and pruned by that version's schema.
+
+    Raises:
+        Missing: the webhook has to be asked first.
+
+    """
+    wanted = f"{group}/{version}"
+    if definition.webhook is not None and document.get("apiVersion") != wanted:
+        out = conversion.look_up(document, wanted, definition.webhook, definition.converted)
+    else:
+        out = {**document, "apiVersion": wanted}
     structural.prune(out, definition.versions[version].schema, "", [], root=True)
     return out

@@ -19,6 +19,7 @@ from lab.apiserver import admission, codec, protobuf, reviews, tables, typed
 from lab.apiserver.answers import JSON, JSON_TYPE, Answer, Format, Target, flag, include_of, integer, json_answer, version_of
 from lab.apiserver.api import Api, Call, DeleteOptions, decode_token, to_storage
 from lab.apiserver.auth import Attributes, Authorizer, Tokens, User
+from lab.apiserver.conversion import Missing
 from lab.apiserver.errors import (
     ApiError,
     Cause,
@@ -68,7 +69,14 @@ class Handlers:
         self.authorizer.require(user, Attributes(verb, resource.group, resource.plural, target.sub, namespace, name))
 
     async def serve(self, request: web.BaseRequest, target: Target, form: Format, data: bytes, call: Call) -> Answer:
-        """The answer to a request that is no watch."""
+        """The answer to a request that is no watch; done again whenever a conversion had to be asked for first."""
+        while True:
+            try:
+                return await self._serve(request, target, form, data, call)
+            except Missing as missing:
+                await self._webhooks.convert(missing)
+
+    async def _serve(self, request: web.BaseRequest, target: Target, form: Format, data: bytes, call: Call) -> Answer:
         resource, method = target.resource, request.method
         if not target.name:
             verb = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}.get(method, "")
@@ -368,6 +376,7 @@ class Handlers:
         before = self.api.store.get(resource.storage, key)
         if before is not None:
             await self._webhooks.review("DELETE", resource, key[0], None, before, call)
+            self.api.document(resource, before)  # Converts it while it is still there.
         document, gone = self.api.delete(resource, key, options, call)
         if not gone or resource.returns_deleted:
             return self._object(resource, document, form, query)

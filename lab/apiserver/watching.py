@@ -15,6 +15,7 @@ import msgspec
 
 from lab.apiserver import codec
 from lab.apiserver.api import Api, is_stored_form, selected
+from lab.apiserver.conversion import Missing
 from lab.apiserver.resources import Resource
 from lab.apiserver.selectors import Selector
 from lab.apiserver.store import Change, Store, Stored
@@ -69,7 +70,11 @@ class Watcher:
         key = (kind, self.resource.api_version)
         line = change.lines.get(key) if change is not None and self.shape is None else None
         if line is None:
-            line = self._encode(kind, stored, change)
+            try:
+                line = self._encode(kind, stored, change)
+            except Missing:
+                self.end()  # A webhook would have to be asked first; the client lists again, and lists can wait.
+                return
             if change is not None and self.shape is None:
                 change.lines[key] = line
         self.pending.append(line)

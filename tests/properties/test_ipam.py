@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from config.model import Config, PoolName, ServiceKey
+from config.model import Config, IPAddress, PoolName, ServiceKey
 from controller.ipam.ledger import Ledger
+from controller.ipam.sharing import Use, conflict
 from controller.plan import Change, Decision, Outcome, Planner, plan
 from controller.world import NOTHING, FamilyPolicy, Recorded, Service
-from tests.builders import a_config, a_pool, a_service, a_world, addresses
+from tests.builders import a_config, a_pool, a_service, a_use, a_world, addresses
 
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # The machine is shared: time says nothing.
 
@@ -45,6 +46,9 @@ def services(draw: st.DrawFn) -> Service:
         problem=draw(st.sampled_from(["", "", "", "unreadable"])),
         load_balancer=draw(st.sampled_from([True, True, True, False])),
         lb_class=draw(st.sampled_from(["", "", "", "other"])),
+        sharing_key=draw(st.sampled_from(["", "k", "k", "l"])),
+        backend=draw(st.sampled_from(["", "", "a=b"])),
+        ports=draw(st.sampled_from(["TCP/80", "TCP/81", "TCP/80 UDP/80", "UDP/80"])),
     )
 
 
@@ -70,12 +74,19 @@ STEPS = st.builds(
 def settled(world: Mapping[ServiceKey, Service], decisions: Mapping[ServiceKey, Decision]) -> dict[ServiceKey, Service]:
     """The Services as they are once everything that was decided is written."""
     return {
-        key: one if decisions[key].outcome is Outcome.IGNORED else replace(one, recorded=decisions[key].recorded)
+        key: one if decisions[key].outcome is Outcome.IGNORED else replace(one, recorded=decisions[key].shown)
         for key, one in world.items()
     }
 
 
-def held(decisions: Mapping[ServiceKey, Decision]) -> list[tuple[object, ServiceKey]]:
+def assert_shared(services: Mapping[ServiceKey, Service], holdings: list[tuple[IPAddress, ServiceKey]]) -> None:
+    """Whoever holds one address together may."""
+    for address, key in holdings:
+        others = [(other, services[other].use) for also, other in holdings if also == address]
+        assert conflict(key, services[key].use, address, others) is None
+
+
+def held(decisions: Mapping[ServiceKey, Decision]) -> list[tuple[IPAddress, ServiceKey]]:
     return [
         (address, key)
         for key, one in decisions.items()
@@ -103,17 +114,17 @@ def test_replanning_what_was_planned_changes_nothing(some: list[Service], config
 def test_an_address_has_one_holder_and_is_never_stolen(some: list[Service], config: Config) -> None:
     world = a_world(*some, config=config)
     decisions = plan(world)
-    addresses_held = [address for address, _ in held(decisions)]
-    assert len(addresses_held) == len(set(addresses_held))
+    assert_shared(world.services, held(decisions))
     before = {
         address: one
         for one in sorted(world.services.values(), key=lambda one: one.age, reverse=True)
         for address in one.recorded.addresses
     }
     for address, key in held(decisions):
-        oldest = before.get(address)  # type: ignore[call-overload]  # addresses, as object
+        oldest = before.get(address)
         if oldest is not None and oldest.key != key and decisions[oldest.key].outcome is Outcome.KEPT:
-            assert address not in decisions[oldest.key].recorded.addresses
+            stays = address in decisions[oldest.key].recorded.addresses
+            assert not stays or conflict(key, world.services[key].use, address, [(oldest.key, oldest.use)]) is None
 
 
 @UNTIMED
@@ -152,30 +163,41 @@ def test_releasing_everything_empties_the_ledger(some: list[Service], config: Co
     assert not planner.unseen
 
 
+USES = (a_use(""), a_use("k"), a_use("k", ports="TCP/81"), a_use("k", "a=b", "TCP/82"), a_use("l", ports="UDP/80"))
 OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(["claim", "lowest", "release"]), st.integers(0, 4), st.integers(0, 12), st.sampled_from([4, 6])),
-    max_size=60,
+    st.tuples(
+        st.sampled_from(["claim", "claim", "lowest", "lowest", "release"]),
+        st.integers(0, 6),
+        st.integers(0, 12),
+        st.sampled_from([4, 6]),
+        st.sampled_from(USES),
+    ),
+    max_size=80,
 )
 
 
 @UNTIMED
 @given(OPERATIONS, st.booleans())
-def test_the_lowest_free_address_is_what_a_search_finds(operations: list[tuple[str, int, int, int]], avoid: object) -> None:
+def test_the_lowest_address_is_what_a_search_finds(operations: list[tuple[str, int, int, int, Use]], avoid: object) -> None:
     ranges = "10.0.0.250-10.0.1.2,10.0.0.8/30,fc00::4/126,fc00::/127"
     pool = a_pool("p", ranges, avoid_buggy_ips=bool(avoid))
     ledger = Ledger(a_config(pool))
-    everything = {4: [], 6: []}  # type: dict[int, list[object]]
+    everything: dict[int, list[IPAddress]] = {4: [], 6: []}
     for one in pool.ranges:
         everything[one.first.version] += [one.first + offset for offset in range(one.size)]
-    for verb, who, which, version in operations:
-        key = ServiceKey(f"ns/{who}")
-        free = [address for address in everything[version] if not ledger.holders_of(address) and ledger.pool_of(address)]  # type: ignore[arg-type]  # addresses, as object
+    for verb, who, which, version, use in operations:
+        key, seeker = ServiceKey(f"ns/{who}"), ServiceKey("ns/seeker")
+        candidates = [
+            address
+            for address in everything[version]
+            if ledger.pool_of(address) and ledger.conflict(seeker, (address,), use) is None
+        ]
         if verb == "release":
             ledger.release(key)
         elif verb == "lowest":
-            assert ledger.lowest_free(PoolName("p"), version) == (free[0] if free else None)
-        elif which < len(free):
-            ledger.claim(key, (free[which],))  # type: ignore[arg-type]  # addresses, as object
+            assert ledger.lowest(PoolName("p"), version, use) == (candidates[0] if candidates else None)
+        elif which < len(candidates):
+            ledger.claim(key, (candidates[which],), use)
         ledger.check_invariants()
 
 

@@ -80,3 +80,47 @@ def test_the_node_of_a_service_l2_status_cannot_change() -> None:
     status = crd.structural(version.struct)["properties"]["status"]["properties"]
     rule = [{"rule": "self == oldSelf", "message": "Value is immutable"}]
     assert all(status[name]["x-kubernetes-validations"] == rule for name in ("node", "serviceName", "serviceNamespace"))
+
+
+def test_both_versions_of_a_peer_have_the_shape_that_existing_objects_need() -> None:
+    ours = yaml.safe_load(crd.files()["bgppeers.yaml"])["spec"]
+    theirs = yaml.safe_load((RECORDED / "bgppeers.yaml").read_text(encoding="utf-8"))["spec"]
+    for mine, recorded in zip(ours["versions"], theirs["versions"], strict=True):
+        for member in ("name", "served", "storage", "deprecated", "deprecationWarning", "additionalPrinterColumns"):
+            assert mine.get(member) == recorded.get(member)
+        specs = (one["schema"]["openAPIV3Schema"]["properties"]["spec"] for one in (mine, recorded))
+        mine_spec, recorded_spec = specs
+        recorded_spec["properties"].pop("nodeSelectors", None)  # Ours names the operators.
+        assert _near(mine_spec, recorded_spec)
+    service = {"namespace": "metallb-system", "name": "metallb-webhook-service", "path": "/convert"}
+    assert ours["conversion"]["webhook"]["clientConfig"] == {"service": service}
+
+
+def test_a_state_has_conditions_that_can_be_applied_one_by_one() -> None:
+    ours = yaml.safe_load(crd.files()["configurationstates.yaml"])
+    theirs = yaml.safe_load((RECORDED / "configurationstates.yaml").read_text(encoding="utf-8"))
+    ours_status, theirs_status = (schema_of(one)["properties"]["status"] for one in (ours, theirs))
+    assert _near(ours_status, theirs_status)
+    columns = [one["spec"]["versions"][0]["additionalPrinterColumns"] for one in (ours, theirs)]
+    assert columns[0] == columns[1]
+
+
+def test_there_is_a_definition_for_each_of_the_nine_kinds() -> None:
+    assert sorted(crd.files()) == [
+        "bfdprofiles.yaml",
+        "bgpadvertisements.yaml",
+        "bgppeers.yaml",
+        "communities.yaml",
+        "configurationstates.yaml",
+        "ipaddresspools.yaml",
+        "l2advertisements.yaml",
+        "servicebgpstatuses.yaml",
+        "servicel2statuses.yaml",
+    ]
+
+
+def test_a_bgp_advertisement_has_the_shape_that_existing_objects_need() -> None:
+    ours = yaml.safe_load(crd.files()["bgpadvertisements.yaml"])
+    theirs = yaml.safe_load((RECORDED / "bgpadvertisements.yaml").read_text(encoding="utf-8"))
+    del schema_of(theirs)["required"]  # An advertisement without a spec is one of everything.
+    assert _near(schema_of(ours), schema_of(theirs))

@@ -57,7 +57,13 @@ async def client_of(server: Running, token: str | None = None) -> AsyncIterator[
 
 def chosen(tmp_path: Path, *flags: str) -> Settings:
     """Settings of a controller without listeners, but for its status socket."""
-    own = ["--port=0", "--health-probe-port=0", f"--namespace={NAMESPACE}", f"--status-socket={tmp_path / 'controller.sock'}"]
+    own = [
+        "--port=0",
+        "--health-probe-port=0",
+        "--webhook-mode=disabled",
+        f"--namespace={NAMESPACE}",
+        f"--status-socket={tmp_path / 'controller.sock'}",
+    ]
     return settings([*own, *flags], {})
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 
 from config.model import PoolName, ServiceKey
 from controller import observe
-from controller.apply import merge_patch, reference, replacement
+from controller.apply import reference, replacement, status_patch
 from controller.observe import Stores
 from controller.outbox import Write
 from controller.reconcile import Reconciler
-from controller.world import Recorded
+from controller.world import Recorded, Verdict
 from kube.client import KubeClient
 from kube.objects import ObjectReference, RawObject, Service
 from kube.resources import IP_ADDRESS_POOLS, SERVICES
@@ -31,6 +32,7 @@ def a_write(before: Recorded, after: Recorded) -> Write:
     return Write(service=ServiceKey("default/web"), uid="u", version="7", before=before, after=after)
 
 
+NOW = "2026-01-02T03:04:05Z"
 NONE, ONE = Recorded(), Recorded(addresses("192.0.2.1"), DEFAULT)
 
 
@@ -47,7 +49,7 @@ NONE, ONE = Recorded(), Recorded(addresses("192.0.2.1"), DEFAULT)
 def test_a_patch_has_only_what_differs_on_top_of_one_version(
     before: Recorded, after: Recorded, annotations: Any, status: Any
 ) -> None:
-    patch = merge_patch(a_write(before, after))
+    patch = status_patch(a_write(before, after), NOW)
     assert patch["metadata"] == {"resourceVersion": "7"} | ({} if annotations is None else {"annotations": annotations})
     assert patch.get("status") == status
 
@@ -59,11 +61,47 @@ def test_a_replacement_keeps_what_is_not_ours() -> None:
         "spec": {"type": "LoadBalancer"},
         "status": {"conditions": [{"type": "Ready"}], "loadBalancer": {"ingress": [{"hostname": "x"}]}},
     }
-    whole = replacement(a_write(NONE, ONE), document)
+    whole = replacement(a_write(NONE, ONE), document, NOW)
     assert whole["metadata"]["annotations"] == {"a": "b", observe.ALLOCATED_FROM_POOL: "default"}
     assert whole["status"] == {"conditions": [{"type": "Ready"}], "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
-    cleared = replacement(a_write(ONE, NONE), {"metadata": {}, "status": {}})
+    cleared = replacement(a_write(ONE, NONE), {"metadata": {}, "status": {}}, NOW)
     assert cleared == {"metadata": {"annotations": {}}, "status": {"loadBalancer": {}}}
+
+
+YES, NO, OTHER_NO = Verdict(True, "HoldsAddress", "m"), Verdict(False, "PoolExhausted", "m"), Verdict(False, "NoPools", "n")
+
+
+def a_condition(status: str, reason: str, message: str, since: str = "") -> dict[str, str]:
+    made = {"type": observe.ADDRESS_ASSIGNED, "status": status, "reason": reason, "message": message}
+    return made | ({"lastTransitionTime": since} if since else {})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "conditions"),
+    [
+        (None, YES, [a_condition("True", "HoldsAddress", "m", NOW)]),
+        (NO, YES, [a_condition("True", "HoldsAddress", "m", NOW)]),
+        (NO, OTHER_NO, [a_condition("False", "NoPools", "n")]),
+        (YES, YES, None),
+        (None, None, None),
+        (YES, None, [{"type": observe.ADDRESS_ASSIGNED, "$patch": "delete"}]),
+    ],
+)
+def test_the_condition_is_patched_only_when_it_changes(before: Verdict | None, after: Verdict | None, conditions: Any) -> None:
+    patch = status_patch(a_write(replace(ONE, verdict=before), replace(ONE, verdict=after)), NOW)
+    assert patch.get("status") == (None if conditions is None else {"conditions": conditions})
+
+
+def test_in_a_replacement_the_condition_stands_beside_those_of_others() -> None:
+    ready = {"type": "Ready", "status": "True"}
+    old = a_condition("False", "PoolExhausted", "m", "2020-01-01T00:00:00Z")
+    document = {"metadata": {}, "status": {"conditions": [old, ready]}}
+    still = replacement(a_write(NONE, replace(NONE, verdict=OTHER_NO)), document, NOW)
+    assert still["status"]["conditions"] == [ready, a_condition("False", "NoPools", "n", "2020-01-01T00:00:00Z")]
+    turned = replacement(a_write(NONE, replace(ONE, verdict=YES)), document, NOW)
+    assert turned["status"]["conditions"] == [ready, a_condition("True", "HoldsAddress", "m", NOW)]
+    gone = replacement(a_write(ONE, NONE), document, NOW)
+    assert gone["status"]["conditions"] == [ready]
 
 
 def test_an_event_points_at_the_service() -> None:
@@ -91,7 +129,7 @@ class Heard:
 async def by_hand(client: KubeClient) -> AsyncIterator[tuple[Reconciler, Stores, Heard]]:
     """A Reconciler whose stores the test fills itself, with its writer running."""
     stores, heard = Stores(), Heard()
-    reconciler = Reconciler(client, stores, heard, heard)
+    reconciler = Reconciler(client, stores, heard, heard, namespace="metallb-system")
     for store in (stores.services, stores.pools, stores.l2_advertisements, stores.namespaces):
         store.synced = True
     async with asyncio.TaskGroup() as group:
@@ -198,6 +236,13 @@ class TestConflicts:
             assert ips(await cluster.get()) == "192.168.20.20"
 
 
+def server_has_a_request(server: Any) -> Callable[[], Awaitable[bool]]:
+    async def so() -> bool:
+        return bool(server.requests)
+
+    return so
+
+
 class TestFailures:
     """An API server that answers wrongly, which a real one does only when it fails."""
 
@@ -268,15 +313,43 @@ class TestFailures:
                     "annotations": {observe.ALLOCATED_FROM_POOL: "default"},
                 },
                 "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1"},
-                "status": {"loadBalancer": {"ingress": [patch]}},
+                "status": {
+                    "loadBalancer": {"ingress": [patch]},
+                    "conditions": [a_condition("True", "HoldsAddress", '192.168.20.20 from pool "default"', NOW)],
+                },
             }
             stores.services.put(msgspec.convert(document, Service), everything)
             reconciler.reconcile()
             assert heard.events == [("web", "IPAllocated")]
 
+    async def test_what_is_being_written_when_the_leadership_ends_is_given_up(self) -> None:
+        async def answer(_: Request, __: Line) -> None:
+            await asyncio.Event().wait()
+
+        async with (
+            responding(answer) as server,
+            connected(server.url) as client,
+            by_hand(client) as (reconciler, stores, heard),
+        ):
+            stores.pools.put(self.pool(), generation)
+            put(stores, self.service())
+            reconciler.reconcile()
+            await until(server_has_a_request(server))
+            assert reconciler.writer.pending() == {"default/web": {"state": "writing"}}
+            reconciler.stand_by()
+            await reconciler.writer.idle()
+            assert reconciler.writer.pending() == {}
+            assert heard.events == []
+            reconciler.reconcile()
+            assert reconciler.next_write(ServiceKey("default/web")) is None
+            reconciler.take_over()
+            reconciler.reconcile()
+            assert reconciler.next_write(ServiceKey("default/web")) is not None
+
     async def test_a_lost_write_that_is_not_wanted_any_more_is_looked_for(self) -> None:
         """Until it is known that it did not arrive, nobody else may be given its address."""
         document = msgspec.to_builtins(self.service())
+        document["status"] = {"conditions": [a_condition("False", "NoPools", "no IPAddressPool is configured", NOW)]}
         reads = [503, 200]
 
         async def answer(request: Request, line: Line) -> None:
@@ -289,7 +362,7 @@ class TestFailures:
             by_hand(client) as (reconciler, stores, heard),
         ):
             stores.pools.put(self.pool(), generation)
-            put(stores, self.service())
+            put(stores, msgspec.convert(document, Service))
             reconciler.reconcile()
 
             async def failed() -> bool:

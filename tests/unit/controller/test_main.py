@@ -51,7 +51,7 @@ def messages(lines: Iterable[bytes]) -> list[str]:
 
 
 async def test_it_serves_until_sigterm_and_exits_0(tmp_path: Path) -> None:
-    flags = (f"--namespace={NAMESPACE}", "--webhook-secret=x")
+    flags = (f"--namespace={NAMESPACE}", "--webhook-http2")
     async with a_cluster(tmp_path) as cluster, process(tmp_path, *flags, kubeconfig=cluster.server.kubeconfig) as running:
         await cluster.pool()
         await cluster.service()
@@ -81,7 +81,8 @@ async def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path) -> N
             async def enough(count: int = count) -> bool:
                 return len(await held()) >= count
 
-            async with process(tmp_path, f"--namespace={NAMESPACE}", kubeconfig=cluster.server.kubeconfig) as running:
+            flags = (f"--namespace={NAMESPACE}", "--pod-name=controller-x")  # As a container that its Pod starts again.
+            async with process(tmp_path, *flags, kubeconfig=cluster.server.kubeconfig) as running:
                 assert await until(enough)
                 running.send_signal(signal.SIGKILL)
                 await ended(running)

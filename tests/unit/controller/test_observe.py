@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from controller import observe
+from controller.ipam.sharing import Use
 from controller.world import FamilyPolicy, Recorded
 from kube import objects
-from tests.builders import addresses
+from tests.builders import a_use, addresses
 
 
 def a_document(
@@ -50,7 +51,7 @@ def test_the_members_of_a_service_reach_the_decision() -> None:
         6,
         FamilyPolicy.PREFER_DUAL,
     )
-    assert (service.wanted_pool, service.sharing_key) == ("p", "key")
+    assert (service.wanted_pool, service.use.key) == ("p", "key")
     assert service.deprecated_annotations == ("metallb.universe.tf/address-pool",)
     assert service.namespace == "ns"
 
@@ -154,3 +155,34 @@ def test_only_what_decisions_read_changes_the_fingerprint() -> None:
 def test_a_configuration_document_gets_the_kind_that_a_list_left_out() -> None:
     raw = objects.RawObject(document={"metadata": {"name": "p"}})
     assert observe.configuration_document("IPAddressPool", raw) == {"kind": "IPAddressPool", "metadata": {"name": "p"}}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "spec", "use"),
+    [
+        ({}, {"externalTrafficPolicy": "Local", "selector": {"a": "b"}}, a_use("")),
+        ({"metallb.io/allow-shared-ip": ""}, {}, a_use("")),
+        ({"metallb.universe.tf/allow-shared-ip": "k"}, {}, a_use("k", ports="TCP/80 UDP/80")),
+        (
+            {"metallb.io/allow-shared-ip": "k"},
+            {"externalTrafficPolicy": "Cluster", "selector": {"a": "b"}},
+            a_use("k", ports="TCP/80 UDP/80"),
+        ),
+        (
+            {"metallb.io/allow-shared-ip": "k"},
+            {"externalTrafficPolicy": "Local", "selector": {"b": "2", "a": "1"}},
+            a_use("k", "a=1,b=2", "TCP/80 UDP/80"),
+        ),
+        ({"metallb.io/allow-shared-ip": "k"}, {"externalTrafficPolicy": "Local"}, a_use("k", ports="TCP/80 UDP/80")),
+    ],
+)
+def test_how_a_service_shares_its_address(annotations: dict[str, str], spec: dict[str, Any], use: Use) -> None:
+    document = a_document(annotations=annotations, ports=[{"port": 80}, {"port": 80, "protocol": "UDP"}], **spec)
+    assert observe.service(document).use == use
+
+
+def test_ports_and_selectors_matter_only_to_services_that_share() -> None:
+    alone = [a_document(ports=[{"port": port}], selector={"a": str(port)}) for port in (80, 81)]
+    assert observe.service_fingerprint(alone[0]) == observe.service_fingerprint(alone[1])
+    shared = [a_document(annotations={"metallb.io/allow-shared-ip": "k"}, ports=[{"port": port}]) for port in (80, 81)]
+    assert observe.service_fingerprint(shared[0]) != observe.service_fingerprint(shared[1])

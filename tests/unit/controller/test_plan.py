@@ -9,7 +9,7 @@ from config.model import Config, PoolName, ServiceKey
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner, plan
 from controller.reason import Notice, Reason
-from controller.world import FamilyPolicy, Recorded, Service
+from controller.world import FamilyPolicy, Recorded, Service, Verdict
 from tests.builders import a_config, a_pool, a_service, a_world, addresses
 
 POOL = a_config(a_pool("default", "10.0.0.0/30"))
@@ -44,7 +44,7 @@ def ips(decision: Decision) -> str:
 def seen(made: Planner, name: str, version: str = "2") -> Service:
     """The Service as the API server shows it once what was decided about it is written."""
     service = made.services[ServiceKey(f"default/{name}")]
-    return replace(service, recorded=made.decisions[service.key].recorded, version=version)
+    return replace(service, recorded=made.decisions[service.key].shown, version=version)
 
 
 class TestAssigning:
@@ -101,7 +101,8 @@ class TestKeeping:
         made = planner(a_service(holds="10.0.0.2", pool="default", plain=False))
         write = made.pending(ServiceKey("default/web"))
         assert write is not None
-        assert write.after == Recorded(addresses("10.0.0.2"), write.before.pool)
+        verdict = Verdict(True, "HoldsAddress", '10.0.0.2 from pool "default"')
+        assert write.after == Recorded(addresses("10.0.0.2"), write.before.pool, verdict=verdict)
 
     def test_of_two_with_one_address_the_older_keeps_it_and_the_other_is_told(self) -> None:
         made = planner(
@@ -158,7 +159,7 @@ class TestLosing:
         assert (decision.happened, decision.complaint) == ((), None)
         write = made.pending(ServiceKey("default/web"))
         assert write is not None
-        assert write.after == Recorded()
+        assert write.after == Recorded(verdict=Verdict(False, "NoPools", "no IPAddressPool is configured"))
 
     def test_a_service_that_is_no_load_balancer_any_more_releases_its_address(self) -> None:
         made = planner(a_service(holds="10.0.0.0", pool="default"), a_service("next", created=5, wants="10.0.0.0"))
@@ -636,6 +637,142 @@ class TestHandingOver:
         assert write is not None
         assert (write.before, write.achieved[0].reason) == (lost.after, "IPAllocated")
         assert not made.is_unresolved(self.A)
+
+
+class TestVerdict:
+    """The condition on a Service."""
+
+    def test_a_service_that_was_there_before_us_gets_none_until_something_changes(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default"))
+        assert made.pending(ServiceKey("default/web")) is None
+        change(made, a_service(holds="10.0.0.0", pool="default", wants="10.0.0.1"))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after.verdict == Verdict(True, "HoldsAddress", '10.0.0.1 from pool "default"')
+
+    def test_it_is_not_written_again_while_it_stays(self) -> None:
+        made = planner(a_service("a"), a_service("b", created=1), config=a_config(a_pool("default", "10.0.0.0/32")))
+        change(made, seen(made, "a"), seen(made, "b"))
+        assert made.pending(ServiceKey("default/a")) is None
+        assert made.pending(ServiceKey("default/b")) is None
+        change(made, replace(seen(made, "b", "3"), labels={"a": "b"}))
+        assert made.pending(ServiceKey("default/b")) is None
+
+    def test_a_bad_request_of_a_holder_says_so_and_that_it_has_its_address(self) -> None:
+        made = planner(a_service(holds="10.0.0.0", pool="default", problem="unreadable"))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded(
+            addresses("10.0.0.0"), write.before.pool, verdict=Verdict(True, "BadRequest", "unreadable")
+        )
+
+    def test_it_goes_with_the_type(self) -> None:
+        made = planner(a_service(), config=POOL)
+        change(made, seen(made, "web"))
+        change(made, replace(seen(made, "web", "3"), load_balancer=False))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded()
+
+    def test_it_goes_with_the_type_of_a_service_of_our_class_that_had_no_address(self) -> None:
+        made = planner(a_service(lb_class="x", cluster_ips=""), lb_class="x")
+        change(made, replace(seen(made, "web"), load_balancer=False, load_balancer_class="", version="3"))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == Recorded()
+
+    def test_one_that_somebody_edited_is_put_right(self) -> None:
+        made = planner(a_service())
+        change(made, seen(made, "web"))
+        edited = seen(made, "web", "3")
+        change(made, replace(edited, recorded=replace(edited.recorded, verdict=Verdict(False, "Nonsense", ""))))
+        write = made.pending(ServiceKey("default/web"))
+        assert write is not None
+        assert write.after == made.decisions[ServiceKey("default/web")].shown
+
+
+ONE = a_config(a_pool("default", "10.0.0.0/32"))
+
+
+class TestSharing:
+    """Services that use one address together."""
+
+    def sharer(
+        self, name: str, made: Planner | None = None, *, ports: str = "TCP/80", backend: str = "", key: str = "k"
+    ) -> Service:
+        now = a_service(name, created=ord(name[0]), sharing_key=key, ports=ports, backend=backend)
+        return now if made is None or now.key not in made.services else replace(seen(made, name), use=now.use)
+
+    def test_services_with_one_key_and_different_ports_get_one_address(self) -> None:
+        made = planner(self.sharer("a"), self.sharer("b", ports="UDP/80"), self.sharer("c"), config=ONE)
+        assert [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "abc"] == ["10.0.0.0", "10.0.0.0", ""]
+        refused = made.decisions[ServiceKey("default/c")]
+        assert refused.detail == (
+            'no available IPs: pool "default" has no free IPv4 address'
+            ' (all 1 in use, none can be shared with sharing key "k" on these ports)'
+        )
+
+    def test_services_are_reconsidered_when_sharing_the_ip_and_conditions_change(self) -> None:
+        made = planner(self.sharer("a"), self.sharer("b", ports="TCP/81"), config=ONE)
+        change(made, seen(made, "a"), seen(made, "b"))
+
+        def held() -> str:
+            return "".join(name for name in "ab" if made.decisions[ServiceKey(f"default/{name}")].recorded.addresses)
+
+        assert held() == "ab"
+        found = change(made, self.sharer("b", made, ports="TCP/81", backend="app=web"))
+        assert held() == "a"
+        assert "ClearAssignment" in [notice.reason for notice in found["b"].happened]
+        assert "ClearAssignment" not in str(found.get("a", ""))
+        found = change(made, self.sharer("a", made, backend="app=web"))
+        assert held() == "ab"
+        assert set(found) == {"a", "b"}
+        change(made, seen(made, "b", "9"))
+        change(made, self.sharer("a", made, backend="app=other"))
+        assert held() == "b"
+        change(made, self.sharer("b", made, ports="TCP/81", backend="app=other"))
+        assert held() == "ab"
+
+    def test_a_port_given_up_goes_to_the_oldest_waiter_that_can_use_it(self) -> None:
+        made = planner(self.sharer("a"), self.sharer("z", key="other"), self.sharer("c"), self.sharer("d"), config=ONE)
+        found = change(made, self.sharer("a", made, ports="TCP/443"))
+        assert {name: ips(one) for name, one in found.items()} == {"a": "10.0.0.0", "c": "10.0.0.0", "d": "", "z": ""}
+
+    def test_a_service_that_begins_to_share_lets_waiting_ones_in(self) -> None:
+        made = planner(a_service("a"), self.sharer("b", ports="TCP/81"), config=ONE)
+        assert ips(made.decisions[ServiceKey("default/b")]) == ""
+        found = change(made, self.sharer("a", made))
+        assert ips(found["b"]) == "10.0.0.0"
+
+    def test_nobody_waits_for_a_sharer_that_stays_but_for_one_that_leaves(self) -> None:
+        made = planner(
+            replace(self.sharer("a"), recorded=Recorded(addresses("10.0.0.0"), PoolName("default"))),
+            self.sharer("b", ports="TCP/81"),
+            config=ONE,
+        )
+        write = made.pending(ServiceKey("default/b"))
+        assert write is not None
+        assert write.after.addresses == addresses("10.0.0.0")
+        change(made, gone="b")
+        change(made, self.sharer("a", made, backend="app=web"), self.sharer("c", key="else"))
+        change(made, replace(made.services[ServiceKey("default/a")], load_balancer=False, version="3"))
+        change(made, self.sharer("d", key="else", ports="TCP/9"))
+        assert ips(made.decisions[ServiceKey("default/c")]) == "10.0.0.0"
+        assert made.pending(ServiceKey("default/d")) is None, "a still shows the address, and is to give it up"
+
+    def test_both_addresses_of_a_pair_must_be_shareable(self) -> None:
+        pair = {"cluster_ips": TWO_IPS, "policy": FamilyPolicy.REQUIRE_DUAL}
+        first = a_service("a", sharing_key="k", **pair)  # type: ignore[arg-type]  # one mapping of several types
+        second = a_service("b", created=1, sharing_key="k", ports="TCP/81", **pair)  # type: ignore[arg-type]  # as above
+        third = a_service("c", created=2, sharing_key="k", ports="TCP/80", **pair)  # type: ignore[arg-type]  # as above
+        made = planner(first, second, third, config=a_config(a_pool("default", "10.0.0.0/32,fc00::/127")))
+        found = [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "abc"]
+        assert found == ["10.0.0.0 fc00::", "10.0.0.0 fc00::", ""]
+
+    def test_a_requested_shared_address_is_refused_with_the_port_in_the_way(self) -> None:
+        made = planner(self.sharer("a"), replace(self.sharer("b"), wanted_addresses=addresses("10.0.0.0")), config=ONE)
+        assert made.decisions[ServiceKey("default/b")].reason is Reason.ADDRESS_IN_USE
+        assert made.decisions[ServiceKey("default/b")].detail == 'port TCP/80 is already in use on "10.0.0.0" by default/a'
 
 
 def test_a_full_plan_is_the_first_step_of_a_planner() -> None:

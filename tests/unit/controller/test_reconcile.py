@@ -21,6 +21,7 @@ async def test_nothing_is_decided_before_every_first_list_has_come(tmp_path: Pat
         reconciler.reconcile()
         assert reconciler.status()["world"] == {
             "ready": False,
+            "leads": True,
             "waiting_for": ["L2Advertisement"],
             "services": 0,
             "lb_class": "",
@@ -35,18 +36,6 @@ async def test_nothing_is_decided_before_every_first_list_has_come(tmp_path: Pat
 
 def test_all_kinds_are_waited_for() -> None:
     assert Stores().unsynced == ["Service", "IPAddressPool", "L2Advertisement", "Namespace"]
-
-
-async def test_a_sharing_key_is_noted_once_as_not_in_effect(tmp_path: Path) -> None:
-    async with a_cluster(tmp_path) as cluster, by_hand(cluster.client) as (reconciler, stores, heard):
-        await with_pool(cluster, stores)
-        put(stores, await cluster.service(annotations={"metallb.io/allow-shared-ip": "key"}))
-        reconciler.reconcile()
-        put(stores, await cluster.change("web", metadata={"labels": {"a": "b"}}))
-        reconciler.reconcile()
-        await reconciler.writer.idle()
-        assert heard.lines.count("option_not_in_effect") == 1
-        assert ips(await cluster.get()) == "192.168.20.20"
 
 
 async def test_a_complaint_is_repeated_only_when_it_changes(tmp_path: Path) -> None:

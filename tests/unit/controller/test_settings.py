@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.settings import FLAGS, settings
+from kube.lease import Terms
 
 CONTRACT = (
     "port health-probe-port namespace ml-secret-name deployment pod-name log-level lb-class webhook-mode disable-cert-rotation "
@@ -39,8 +40,16 @@ def test_environment_and_flags_in_both_dash_forms_are_read() -> None:
 
 
 def test_options_of_later_features_are_accepted_and_named() -> None:
-    chosen = settings(["--webhook-secret=other", "--cert-service-name=metallb-webhook-service"], {"METALLB_BGP_TYPE": "frr"})
-    assert set(chosen.not_in_effect) == {"webhook-secret", "METALLB_BGP_TYPE"}
+    chosen = settings(["--webhook-http2", "--cert-service-name=metallb-webhook-service"], {"METALLB_BGP_TYPE": "frr"})
+    assert set(chosen.not_in_effect) == {"webhook-http2"}
+
+
+def test_options_of_webhooks_are_in_effect() -> None:
+    flags = ["--webhook-secret=s", "--cert-service-name=c", "--cert-dir=/x", "--disable-cert-rotation", "--webhook-port=1"]
+    chosen = settings(flags, {"METALLB_BGP_TYPE": "frr"})
+    assert (chosen.webhook_secret, chosen.cert_service_name, chosen.cert_dir) == ("s", "c", Path("/x"))
+    assert (chosen.cert_rotation, chosen.webhook_port, chosen.bgp_type) == (False, 1, "frr")
+    assert (settings([], {}).cert_rotation, settings([], {}).bgp_type) == (True, "native")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +60,11 @@ def test_options_of_later_features_are_accepted_and_named() -> None:
         ("--tls-min-version=VersionTLS11", "not one of VersionTLS12, VersionTLS13"),
         ("--tls-cipher-suites=X", "--tls-min-version=VersionTLS12"),
         ("--nonsense", "unknown flag --nonsense"),
+        ("--lease-duration=soon", "'soon' is not a duration; write it as 15s"),
+        ("--lease-duration=1500ms", "whole seconds"),
+        ("--lease-duration=0s", "at least one second"),
+        ("--lease-renew-deadline=15s", "longer than the renew deadline"),
+        ("--lease-retry-period=0s", "retry period must be positive"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line_with_exit_status_1(
@@ -61,3 +75,16 @@ def test_what_cannot_be_used_is_said_in_one_line_with_exit_status_1(
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "terms"),
+    [
+        ("", Terms(15, 10.0, 5.0, 2.0)),
+        ("--lease-duration=1m", Terms(60, 40.0, 20.0, 8.0)),
+        ("--lease-duration=2s --lease-retry-period=100ms", Terms(2, 4 / 3, 2 / 3, 0.1)),
+        ("--lease-duration=1h0m30s --lease-renew-deadline=1.5s", Terms(3630, 1.5, 0.75, 484.0)),
+    ],
+)
+def test_the_terms_of_the_lease_keep_their_proportions(flags: str, terms: Terms) -> None:
+    assert settings(flags.split(), {}).lease == terms

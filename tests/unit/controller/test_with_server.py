@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from config.model import PoolName
+from controller.observe import ADDRESS_ASSIGNED
 from kube.client import PatchKind
 from kube.errors import Invalid, NotFound
 from kube.objects import RawObject
 from kube.resources import DEPLOYMENTS, IP_ADDRESS_POOLS, SECRETS, SERVICES, Resource
 from lab.apiserver.testing import running_server
 from tests.builders import NAMESPACE, an_l2_document
-from tests.unit.controller.cluster import a_cluster, annotation, client_of, controlled, ips, until
+from tests.unit.controller.cluster import Cluster, a_cluster, annotation, client_of, controlled, ips, until
 
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", RawObject)
 CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", RawObject, namespaced=False)
@@ -68,7 +70,9 @@ async def test_addresses_stay_over_a_restart_and_nothing_is_written(tmp_path: Pa
             assert "address also in use by default/c" in await cluster.event("new", "AllocationFailed")
             await cluster.quiet()
             assert {name: await cluster.get(name) for name in "abc"} == before
-            assert b"metallb_controller_status_writes_total 0.0" in await cluster.ask("/metrics")
+            assert b"metallb_controller_status_writes_total 1.0" in await cluster.ask("/metrics"), (
+                "the condition of the new one"
+            )
 
 
 async def test_an_exhausted_pool_is_said_once_and_a_freed_address_goes_to_the_oldest(tmp_path: Path) -> None:
@@ -399,3 +403,80 @@ def a_deployment() -> dict[str, Any]:
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "controller", "image": "x"}]}},
         },
     }
+
+
+async def test_services_share_an_address_and_are_reconsidered_when_conditions_change(tmp_path: Path) -> None:
+    shared = {"metallb.io/allow-shared-ip": "key"}
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool("default", "192.168.20.20/32")
+        async with cluster.controlled():
+
+            async def held(expected: str) -> None:
+                async def so() -> bool:
+                    return [name for name in "ab" if ips(await cluster.get(name))] == list(expected)
+
+                await until(so)
+
+            for name, port in (("a", 80), ("b", 8080)):
+                await cluster.service(name, annotations=shared, ports=[{"port": port}], selector={"app": "web"})
+                assert await cluster.address(name) == "192.168.20.20"
+            await cluster.change("b", spec={"externalTrafficPolicy": "Local"})
+            await held("a")
+            assert "same externalTrafficPolicy" in await cluster.event("b", "ClearAssignment")
+            await cluster.change("a", spec={"externalTrafficPolicy": "Local"})
+            await held("ab")
+            await cluster.change("a", spec={"selector": {"app": "other"}})
+            await held("b")
+            await cluster.change("b", spec={"selector": {"app": "other"}})
+            await held("ab")
+            await cluster.quiet()
+            assert (await cluster.status())["world"]["pools"]["default"]["ipv4"] == {"usable": 1, "in_use": 1}
+
+
+async def condition(cluster: Cluster, name: str) -> tuple[str, str, str]:
+    """Status, reason and message of our condition."""
+    found = [one for one in (await cluster.get(name)).status.conditions or () if one.type == ADDRESS_ASSIGNED]
+    return (found[0].status, found[0].reason, found[0].message) if found else ("", "", "")
+
+
+async def test_a_condition_says_whether_there_is_an_address_and_why_not(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool("tiny", "192.168.20.20/32")
+        async with cluster.controlled():
+            await cluster.service("a")
+            await cluster.address("a")
+            assert await condition(cluster, "a") == ("True", "HoldsAddress", '192.168.20.20 from pool "tiny"')
+            await cluster.service("b")
+            await cluster.event("b", "AllocationFailed")
+            await cluster.quiet()
+            assert await condition(cluster, "b") == (
+                "False",
+                "PoolExhausted",
+                'no available IPs: pool "tiny" has no free IPv4 address (all 1 in use)',
+            )
+            ready = {"type": "example.com/Ready", "status": "True", "reason": "x", "message": ""}
+            patch = {"status": {"conditions": [ready | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}}
+            await cluster.client.patch(
+                SERVICES, "b", patch, namespace="default", subresource="status", kind=PatchKind.STRATEGIC
+            )
+            await cluster.client.delete(SERVICES, "a", namespace="default")
+            await cluster.address("b")
+            assert await condition(cluster, "b") == ("True", "HoldsAddress", '192.168.20.20 from pool "tiny"')
+            types = {one.type for one in (await cluster.get("b")).status.conditions or ()}
+            assert types == {"example.com/Ready", ADDRESS_ASSIGNED}
+            await cluster.change("b", spec={"type": "ClusterIP"})
+
+            async def gone() -> bool:
+                return await condition(cluster, "b") == ("", "", "")
+
+            await until(gone)
+
+
+async def test_a_service_that_had_its_address_before_us_is_not_written_for_a_condition(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool()
+        await cluster.service()
+        before = await cluster.write_status("web", {"ip": "192.168.20.21"}, pool=PoolName("default"))
+        async with cluster.controlled():
+            await cluster.quiet()
+            assert (await cluster.get()).metadata.resource_version == before.metadata.resource_version

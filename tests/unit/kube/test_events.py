@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from kube.events import BURST, REFILL_S, Correlator, EventRecorder, Occurrence, Said
+import msgspec
+
+from kube.events import BURST, CONCURRENT, REFILL_S, Correlator, EventRecorder, Occurrence, Said
 from kube.objects import ObjectReference
 from tests.unit.kube.responder import Line, Request, connected, responding
 
@@ -41,10 +43,40 @@ class TestCorrelator:
         assert again is not None
         assert (again.more, again.said) == (1, Said("web.1", 1))
         events.expired(again)
+        events.given_up(again)
         events.add(ASSIGNED, at=102.0, now=2.0)
         third = events.take()
         assert third is not None
         assert third.said is None
+
+    def test_what_is_said_of_one_object_stays_in_order_and_others_do_not_wait(self) -> None:
+        events = Correlator()
+        for note in "xy":
+            events.add(replace(ASSIGNED, note=note), at=1.0, now=1.0)
+        events.add(replace(ASSIGNED, name="other", uid="o"), at=1.0, now=1.0)
+        first, second = events.take(), events.take()
+        assert first is not None
+        assert second is not None
+        assert (first.what.note, second.what.name, events.take(), len(events)) == ("x", "other", None, 3)
+        events.written(first, Said("web.1", 1))
+        third = events.take()
+        assert third is not None
+        assert third.what.note == "y"
+
+    def test_what_an_ended_writer_held_is_counted_as_dropped(self) -> None:
+        events = Correlator()
+        for note in "xy":
+            events.add(replace(ASSIGNED, note=note), at=1.0, now=1.0)
+        events.take()
+        events.abandon()
+        assert events.dropped == 1
+        assert events.take() is not None
+
+    def test_the_events_of_ten_thousand_services_fit(self) -> None:
+        events = Correlator()
+        for number in range(10_000):
+            events.add(replace(ASSIGNED, name=f"s{number}", uid=f"u{number}"), at=1.0, now=1.0)
+        assert (len(events), events.dropped, events.muted) == (10_000, 0, 0)
 
     def test_another_sentence_is_another_event(self) -> None:
         events = Correlator()
@@ -241,3 +273,27 @@ async def test_a_refusal_is_logged_once_and_does_not_hold_up_the_next() -> None:
             recorder.emit(WEB, "Normal", "r", f"n{number}")
         await until(lambda: recorder.dropped == 3)
     assert [facts["error"] for facts in said] == ["events is forbidden"]
+
+
+async def test_several_events_are_written_at_a_time() -> None:
+    """As many as may come together: each answer waits for the others."""
+    together, total = asyncio.Barrier(CONCURRENT), 3 * CONCURRENT
+    answered, done = 0, asyncio.Event()
+
+    async def answer(_: Request, line: Line) -> None:
+        nonlocal answered
+        await together.wait()
+        await line.answer(201, {"metadata": {"name": "e"}})
+        answered += 1
+        if answered == total:
+            done.set()
+
+    async with responding(answer) as server, connected(server.url) as client, asyncio.TaskGroup() as group:
+        recorder = EventRecorder(client, "metallb-controller", "pod")
+        for number in range(total):
+            recorder.emit(msgspec.structs.replace(WEB, name=f"s{number}", uid=str(number)), "Normal", "IPAllocated", "note")
+        task = group.create_task(recorder.run(), name="events")
+        async with asyncio.timeout(10):
+            await done.wait()
+        task.cancel()
+    assert recorder.dropped == 0

@@ -346,3 +346,50 @@ async def test_who_may_list_but_not_watch_polls() -> None:
         await mirror.until(lambda: lists >= 4)
         await mirror.until(mirror.dirty.is_set)
         assert mirror.log.events().count("watch_failed") == 1
+
+
+async def test_a_list_can_be_asked_for_while_a_watch_is_under_way() -> None:
+    watches = lists = 0
+
+    async def answer(request: Request, line: Line) -> None:
+        nonlocal watches, lists
+        if request.is_watch:
+            watches += 1
+            await forever(request, line)
+        else:
+            lists += 1
+            await line.answer(200, listing(lists, *(service(f"s{number}", number) for number in range(lists))))
+
+    async with responding(answer) as server, mirroring(server.url) as mirror, asyncio.timeout(10):
+        loop = asyncio.get_running_loop()
+        await mirror.reflector.listed_since(0.0)
+        await mirror.until(lambda: watches == 1)
+        await mirror.reflector.listed_since(loop.time())
+        assert lists == 2
+        await mirror.has("s0", "s1")
+        await mirror.until(lambda: watches == 2)
+        await mirror.reflector.listed_since(0.0)
+        assert lists == 2, "the last one is late enough"
+        assert mirror.reflector.tally.failures == 0
+
+
+async def test_a_list_that_was_begun_too_early_is_followed_by_another_one() -> None:
+    go_on = asyncio.Event()
+    lists = 0
+
+    async def answer(request: Request, line: Line) -> None:
+        nonlocal lists
+        if request.is_watch:
+            await forever(request, line)
+        else:
+            lists += 1
+            await go_on.wait()
+            await line.answer(200, listing(lists))
+
+    async with responding(answer) as server, mirroring(server.url) as mirror, asyncio.timeout(10):
+        await mirror.until(lambda: lists == 1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mirror.reflector.listed_since(asyncio.get_running_loop().time()), name="asking")
+            await asyncio.sleep(0)
+            go_on.set()
+        assert lists == 2

@@ -21,7 +21,10 @@ def test_an_address_has_one_holder() -> None:
     ledger.claim(A, addresses("10.0.0.1"))
     assert ledger.holders_of(ip_address("10.0.0.1")) == (A,)
     clash = ledger.conflict(B, addresses("10.0.0.1"))
-    assert str(clash) == 'can\'t change sharing key for "ns/b", address also in use by ns/a (10.0.0.1)'
+    assert (
+        str(clash)
+        == 'can\'t change sharing key for "ns/b", address also in use by ns/a (10.0.0.1: the Service has no sharing key)'
+    )
     assert ledger.conflict(A, addresses("10.0.0.1")) is None
     with pytest.raises(AssertionError):
         ledger.claim(B, addresses("10.0.0.1"))
@@ -43,10 +46,10 @@ def test_a_claim_replaces_the_one_before() -> None:
 def test_a_released_address_is_the_next_to_be_given_out() -> None:
     ledger = a_ledger()
     for key, address in ((A, "10.0.0.0"), (B, "10.0.0.1")):
-        assert ledger.lowest_free(DEFAULT, 4) == ip_address(address)
+        assert ledger.lowest(DEFAULT, 4) == ip_address(address)
         ledger.claim(key, addresses(address))
     assert ledger.release(A) == addresses("10.0.0.0")
-    assert ledger.lowest_free(DEFAULT, 4) == ip_address("10.0.0.0")
+    assert ledger.lowest(DEFAULT, 4) == ip_address("10.0.0.0")
     assert ledger.release(A) == ()
     ledger.check_invariants()
 
@@ -91,7 +94,7 @@ def test_the_pool_of_an_address_is_found_between_ranges() -> None:
 def test_an_avoided_address_is_in_no_pool() -> None:
     ledger = a_ledger(avoid_buggy_ips=True)
     assert ledger.pool_of(ip_address("10.0.0.0")) is None
-    assert ledger.lowest_free(DEFAULT, 4) == ip_address("10.0.0.1")
+    assert ledger.lowest(DEFAULT, 4) == ip_address("10.0.0.1")
     assert ledger.usage(DEFAULT, 4) == Usage(3, 0)
 
 
