@@ -3,7 +3,7 @@
     compat      as hashicorp/memberlist's LAN preset, and nacks in time; right in any company
     balanced    twice as fast; the fastest that may share a ring with Go members
     fast        needs members of this package only, as do the following
-    subsecond   0.65 s in the usual case; falls back to balanced by itself on a lossy network
+    subsecond   0.6 s in the usual case; falls back to balanced by itself on a lossy network
     ring        three fixed watchers for each member; 0.4 s
 
 Used by whoever builds a Config, and by core.py when the profile in effect changes. Refuses to decide which one is in effect:

@@ -443,3 +443,95 @@ def test_evidence_of_life_puts_off_the_end_within_the_slow_limit_and_never_bring
     assert suspicion.deadline == 11.4
     suspicion.hold(1000.0)
     assert suspicion.deadline == 10.0 + SLOW_LIMIT_S == 15.0
+
+
+# What the mutants asked for last.
+
+
+def test_a_record_knows_the_profile_in_its_mark() -> None:
+    members = table()
+    members.alive(alive(incarnation=2, meta=b"mlpy1 fast;own"), 1.0)
+    assert record(members).profile() == "fast"
+    assert record(members).seen().meta == b"own"
+
+
+@pytest.mark.parametrize("accuser", ["a", "z"])
+def test_the_word_of_another_is_not_first_hand(accuser: str) -> None:
+    members = table(others=3)
+    members.suspect(Suspect(1, "x", accuser), 1.0)
+    suspicion = record(members).suspicion
+    assert suspicion is not None
+    assert not suspicion.first_hand
+    assert not clock().first_hand
+
+
+@pytest.mark.parametrize("meta", [b"a", b"z"])
+def test_any_other_metadata_is_an_update(meta: bytes) -> None:
+    members = table()
+    members.alive(alive(incarnation=2, meta=b"m"), 1.0)
+    changes = members.changes
+    (effect,) = members.alive(alive(incarnation=3, meta=meta), 1.0)
+    assert isinstance(effect, Notify)
+    assert isinstance(effect.event, Updated)
+    assert members.changes == changes + 1
+
+
+def test_the_first_refutation_is_direct_and_so_is_one_exactly_at_the_end_of_the_gap() -> None:
+    members = table(others=2)
+    for number, at in enumerate((0.0, GAP_S), start=1):
+        members.suspect(Suspect(number, "me", "x"), at)
+        assert len(members.take_urgent()) == 1
+
+
+def test_two_accusers_agree_in_a_larger_ring() -> None:
+    members = table(others=3)
+    members.suspect(Suspect(1, "x", "o0"), 1.0)
+    suspicion = record(members).suspicion
+    assert suspicion is not None
+    assert not suspicion.agreed
+    members.suspect(Suspect(1, "x", "o1"), 1.0)
+    assert suspicion.agreed
+
+
+def test_a_large_table_is_full_at_its_limit() -> None:
+    members = table(others=998, members_max=1000)
+    assert len(members) == 1000
+    assert members.alive(alive("new", address=b"\x0a\0\0\1"), 1.0) == []
+
+
+@pytest.mark.parametrize("state", [State.ALIVE, State.DEAD])
+def test_only_suspects_are_declared(state: State) -> None:
+    members = table()
+    if state is State.DEAD:
+        members.dead(Dead(1, "x", "a"), 1.0)
+    with pytest.raises(AssertionError):
+        members.declare(record(members), 2.0)
+
+
+def test_the_invariants_can_be_broken() -> None:
+    members = table()
+    members.check_invariants()
+    for attribute, wrong in (
+        ("incarnation", 0),
+        ("incarnation", -1),
+        ("state", State.SUSPECT),
+        ("versions", bytes(5)),
+        ("versions", bytes(7)),
+    ):
+        right = getattr(record(members), attribute)
+        setattr(record(members), attribute, wrong)
+        with pytest.raises(AssertionError):
+            members.check_invariants()
+        setattr(record(members), attribute, right)
+    members.own.state = State.DEAD
+    with pytest.raises(AssertionError):
+        members.check_invariants()
+
+
+def test_a_suspicion_wants_confirmations_until_it_has_those_it_needs() -> None:
+    suspicion = clock()
+    for accuser, wanted in (("b", True), ("c", False)):
+        assert suspicion.wants_confirmation
+        suspicion.confirm(accuser, 10.0)
+        assert suspicion.wants_confirmation is wanted
+    assert not clock(needed=0).wants_confirmation
