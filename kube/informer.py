@@ -116,7 +116,7 @@ class Reflector(Generic[T]):
             self.tally.last_outcome = outcome
             if following.record.failures > record.failures or outcome not in {Outcome.LISTED, Outcome.ENDED}:
                 self._say_failed(step, outcome, following, loop.time())
-            if following.wait_s > 0:
+            if following.wait_s > 0 and not (self._list_next and outcome is Outcome.ENDED):
                 if outcome is Outcome.NO_CONNECTION:
                     await self._client.pause(following.wait_s)
                 else:
@@ -132,7 +132,7 @@ class Reflector(Generic[T]):
         while self._listed_since is None or self._listed_since < moment:
             if self._listing_since is None or self._listing_since < moment:
                 self._list_next = True
-                if self._watching is not None:
+                if self._watching is not None and not self._watching.expired():
                     self._watching.reschedule(0.0)
             self._listed.clear()
             await self._listed.wait()
