@@ -3,14 +3,13 @@
 Times are measured by `python -m bench.memberlist cables` on a quiet machine; here only what happens counts.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 
 from bench.cables import Cables
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+pytestmark = pytest.mark.needs("root")
 
 
 @pytest.mark.timeout(300)

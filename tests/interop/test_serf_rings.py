@@ -10,7 +10,6 @@ import base64
 import os
 import random
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ CHURN_S = 60.0 if os.environ.get("METALLB_LONG_TESTS") else 10.0
 NAMES = ("o1", "o2", "o3", "s1", "s2", "s3")
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("serf") is None, reason="needs Debian's package serf"),
+    pytest.mark.needs("serf"),
     pytest.mark.timeout(400),
 ]
 
