@@ -253,7 +253,9 @@ class PeerJudge:
             yield Finding(f"spec.{name}", "mode", f"{name} is not supported in native BGP mode", f"remove {name}")
 
     def _may_meet(self, one: BGPPeer, other: BGPPeer) -> bool:
-        """Whether some node runs both; assumed where no nodes are known."""
+        """Whether some node runs both: assumed where there are no nodes; where nobody looked, selectors keep them apart."""
+        if self._around.nodes is None:
+            return not (one.spec.node_selectors and other.spec.node_selectors)
         if not self._around.nodes:
             return True
         mine, theirs = self._around.matching(one.spec.node_selectors), self._around.matching(other.spec.node_selectors)

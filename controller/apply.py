@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from config.kinds import GROUP
+from config.kinds import GROUP, KINDS
 from config.model import IPAddress, ObjectRef, ServiceKey
 from controller import observe
 from controller.outbox import Write
@@ -333,7 +333,7 @@ def reference(service: ServiceKey, uid: str, version: str) -> objects.ObjectRefe
 def configuration_reference(ref: ObjectRef, raw: objects.RawObject) -> objects.ObjectReference:
     """What an Event about a configuration object points at."""
     return objects.ObjectReference(
-        api_version=f"{GROUP}/v1beta1",
+        api_version=f"{GROUP}/{KINDS[ref.kind].storage.name}",
         kind=ref.kind,
         namespace=ref.namespace,
         name=ref.name,

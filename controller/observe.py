@@ -49,6 +49,9 @@ class PoolCounters:
     available_ipv6: int
 
 
+REPORTED: Final = ("BGPAdvertisement", "BGPPeer", "BFDProfile", "Community")
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     """What the reflectors fill, and the event they set."""
@@ -58,6 +61,8 @@ class Stores:
     pools: Store[objects.RawObject] = field(default_factory=Store)
     l2_advertisements: Store[objects.RawObject] = field(default_factory=Store)
     namespaces: Store[objects.Namespace] = field(default_factory=Store)
+    reported: Mapping[str, Store[objects.RawObject]] = field(default_factory=lambda: {kind: Store() for kind in REPORTED})
+    """Kinds of which nothing is decided here: what is wrong with them is said once for the whole cluster."""
 
     @property
     def unsynced(self) -> list[str]:
@@ -70,6 +75,13 @@ class Stores:
         }
         return [kind for kind, store in kinds.items() if not store.synced]
 
+    def configuration_documents(self) -> list[Mapping[str, Any]]:
+        """Every configuration object as JSON; those of the reported kinds once all of these are there."""
+        stores = {"IPAddressPool": self.pools, "L2Advertisement": self.l2_advertisements}
+        if all(store.synced for store in self.reported.values()):  # Else one would seem to name what nothing has.
+            stores |= self.reported
+        return [configuration_document(kind, raw) for kind, store in stores.items() for raw in store.snapshot().values()]
+
     def service(self, key: str) -> Service | None:
         """A Service as decisions see it; None if it is gone."""
         document = self.services.get(ObjectKey(key))
@@ -81,8 +93,8 @@ class Stores:
 
     def configuration_object(self, ref: ObjectRef) -> objects.RawObject | None:
         """A configuration object as it came."""
-        store = self.pools if ref.kind == "IPAddressPool" else self.l2_advertisements
-        return store.get(ObjectKey(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name))
+        stores = {"IPAddressPool": self.pools, "L2Advertisement": self.l2_advertisements, **self.reported}
+        return stores[ref.kind].get(ObjectKey(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name))
 
 
 def service_fingerprint(service: objects.Service) -> object:

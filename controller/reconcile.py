@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from config.compile import Compiled, compile_config
+from config.cross import NATIVE, Surroundings
 from config.model import Config, ObjectRef, ServiceKey
-from config.problem import Problem, Severity
-from controller import observe
+from config.problem import Problem, Severity, as_json
 from controller.apply import Recorder, StatusWriter, configuration_reference, reference
+from controller.configuration_state import ConfigurationStates
 from controller.metrics import Tally
 from controller.observe import Stores
 from controller.outbox import Write
@@ -45,11 +46,15 @@ class Reconciler:
         namespace: str,
         lb_class: str = "",
         leads: Callable[[], bool] = lambda: True,
+        pod_name: str = "",
+        bgp_type: str = NATIVE,
     ) -> None:
         self.tally = Tally()
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
         self.pool_statuses = PoolStatuses(client, stores, lambda: self.planner.ledger, log, namespace=namespace)
+        self.states = ConfigurationStates(client, log, namespace=namespace, pod_name=pod_name)
+        self._bgp_type = bgp_type
         self._stores = stores
         self._recorder = recorder
         self._log = log
@@ -79,6 +84,7 @@ class Reconciler:
         self._unfinished.clear()
         self.writer.abandon()
         self.pool_statuses.stand_by()
+        self.states.stand_by()
 
     def take_over(self) -> None:
         """Decide and write from now on; everything is looked at anew."""
@@ -117,17 +123,16 @@ class Reconciler:
 
     def _configuration(self) -> Config | None:
         """The configuration if it is another one than before."""
-        stores = (self._stores.pools, self._stores.l2_advertisements, self._stores.namespaces)
-        changed = [store.take_changed() for store in stores]
+        some = (self._stores.pools, self._stores.l2_advertisements, *self._stores.reported.values())
+        changed = [self._stores.namespaces.take_changed(), *(store.take_changed() for store in some)]
         first = self._anew
         if not first and not any(changed):
             return None
-        pools = (observe.configuration_document("IPAddressPool", raw) for raw in self._stores.pools.snapshot().values())
-        advertisements = (
-            observe.configuration_document("L2Advertisement", raw) for raw in self._stores.l2_advertisements.snapshot().values()
-        )
         labels = {one.metadata.name: one.metadata.labels or {} for one in self._stores.namespaces.snapshot().values()}
-        before, self._compiled = self._compiled, compile_config([*pools, *advertisements], labels, self._compiled.valid)
+        documents = self._stores.configuration_documents()
+        before = self._compiled
+        self._compiled = compile_config(documents, labels, before.valid, Surroundings(mode=self._bgp_type))
+        self.states.say(self._compiled.problems)
         self._report_problems()
         self.tally.updates += 1
         self.tally.update_errors += self._compiled.stale
@@ -307,18 +312,7 @@ class Reconciler:
                 },
                 "waiting": planner.waiting,
             },
-            "problems": [
-                {
-                    "object": str(problem.object),
-                    "path": problem.path,
-                    "code": problem.code,
-                    "value": problem.value,
-                    "message": problem.message,
-                    "remedy": problem.remedy,
-                    "severity": problem.severity.value,
-                }
-                for problem in self._compiled.problems
-            ],
+            "problems": [as_json(problem) for problem in self._compiled.problems],
             "pending_writes": {**self._blocked(), **self.writer.pending()},
             "pending_pool_statuses": self.pool_statuses.pending,
         }

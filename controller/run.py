@@ -93,6 +93,8 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
         namespace=settings.namespace,
         lb_class=settings.lb_class,
         leads=leadership.leads,
+        pod_name=settings.pod_name,
+        bgp_type=settings.bgp_type,
     )
     reconciler.stand_by()
     registry = CollectorRegistry()
@@ -180,6 +182,12 @@ def _parts(
         client, L2_ADVERTISEMENTS, stores.l2_advertisements, dirty=dirty, fingerprint=generation, namespace=own, log=log
     )
     namespaces = Reflector(client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=_labels, log=log)
+    for kind, store in stores.reported.items():
+        resource = webhooks.resource_of(kind)
+        reported = Reflector(client, resource, store, dirty=dirty, fingerprint=generation, namespace=own, log=log)
+        yield resource.plural, reported.run
+    yield "configuration-state", reconciler.states.run
+    yield "configuration-state-watch", reconciler.states.reflector().run
     yield "reconcile", reconciler.run
     yield "status-writer", reconciler.writer.run
     yield "pool-statuses", reconciler.pool_statuses.run

@@ -96,7 +96,7 @@ def _words(error: BaseException) -> str:
 async def _story(where: Paths, teller: Teller, *, keep: bool) -> str:
     async with Stage.opened(where) as stage:
         _show_lab(stage, teller)
-        _install(stage, teller)
+        await _install(stage, teller)
         address = await _show_service(stage, teller)
         ingress = await _show_ingress(stage, teller)
         death = await _show_death(stage, teller, address)
@@ -112,12 +112,13 @@ def _show_lab(stage: Stage, teller: Teller) -> None:
         teller.say("there is no kubectl on this machine: the same files are sent to the API itself")
 
 
-def _install(stage: Stage, teller: Teller) -> None:
+async def _install(stage: Stage, teller: Teller) -> None:
     teller.begin("a user installs metallb-py, a pool, leave to announce it, and a Service")
     for paths, namespace in ((MANIFESTS, ""), ((TUTORIAL / "iptool.yaml", TUTORIAL / "test_service.yaml"), SYSTEM)):
         files = " ".join(f"-f {_short(path)}" for path in paths)
         teller.say(f"$ kubectl apply{f' -n {namespace}' if namespace else ''} {files}")
         teller.say("\n".join(stage.user.apply(*paths, namespace=namespace)))
+        await stage.until_controller_ready()  # It is asked about the pool.
 
 
 async def _show_service(stage: Stage, teller: Teller) -> str:

@@ -30,7 +30,15 @@ COMMAND_LIMIT_S: Final = 60.0
 NOT_THERE: Final = 404
 ALREADY_THERE: Final = 409
 
-_CLUSTER_SCOPED: Final = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "IngressClass"}
+_CLUSTER_SCOPED: Final = {
+    "Namespace",
+    "Node",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "IngressClass",
+    "ValidatingWebhookConfiguration",
+}
 _PLURAL_ES: Final = ("s", "x", "ch")
 
 

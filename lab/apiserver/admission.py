@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from aiohttp import SocketFactoryType
 
 from lab.apiserver import conversion, crds
 from lab.apiserver.api import Call
@@ -34,10 +35,11 @@ _UNCALLED = {"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}
 
 
 class Webhooks:
-    """The registered webhooks and a client to call them."""
+    """The registered webhooks and a client to call them; `dial` makes its sockets, where they are not ordinary ones."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, dial: SocketFactoryType | None = None) -> None:
         self._store = store
+        self._dial = dial
         self._version = -1
         self._hooks: list[Json] = []
         self._session: aiohttp.ClientSession | None = None
@@ -143,7 +145,7 @@ class Webhooks:
         """The answer of a webhook."""
         url, host = self._address(client)
         if self._session is None:
-            self._session = aiohttp.ClientSession()
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._dial))
         context = ssl.create_default_context()
         bundle = client.get("caBundle")
         if bundle:
@@ -221,7 +223,7 @@ def _unreachable(hook: Json, error: Exception) -> ApiError:
 def _why(client: Json, error: Exception, timeout_s: int) -> str:
     if not isinstance(error, aiohttp.ClientConnectorError):
         return str(error) or type(error).__name__
-    url = client.get("url", "")
-    where = urlsplit(url)
-    detail = "connect: connection refused" if isinstance(error.os_error, ConnectionRefusedError) else str(error.os_error)
-    return f'Post "{url}?timeout={timeout_s}s": dial tcp {where.hostname}:{where.port}: {detail}'
+    url = client.get("url") or f"https://{error.host}:{error.port}/"
+    refused = isinstance(error.os_error, ConnectionRefusedError)
+    detail = "connect: connection refused" if refused else str(getattr(error, "certificate_error", error.os_error))
+    return f'Post "{url}?timeout={timeout_s}s": dial tcp {error.host}:{error.port}: {detail}'

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import yaml
-from aiohttp import web
+from aiohttp import SocketFactoryType, web
 
 from lab.apiserver import admission, codec, protobuf, reviews, tables, typed
 from lab.apiserver.answers import JSON, JSON_TYPE, Answer, Format, Target, flag, include_of, integer, json_answer, version_of
@@ -49,10 +49,17 @@ PATCH_TYPES = frozenset({
 class Handlers:
     """Carries out requests on resources."""
 
-    def __init__(self, api: Api, authorizer: Authorizer, tokens: Tokens, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        authorizer: Authorizer,
+        tokens: Tokens,
+        clock: Callable[[], float],
+        dial: SocketFactoryType | None = None,
+    ) -> None:
         self.api, self.authorizer, self.tokens = api, authorizer, tokens
         self._clock = clock
-        self._webhooks = admission.Webhooks(api.store)
+        self._webhooks = admission.Webhooks(api.store, dial)
 
     async def close(self) -> None:
         """Close the connections to webhooks."""

@@ -21,7 +21,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,20 @@ def _inside(netns: str) -> Any:
         os.close(home)
 
 
+def _dialler(listen: Sequence[Listen]) -> Callable[[Any], socket.socket] | None:
+    """Makes the sockets with which webhooks are called: in the first namespace listened in, which knows the way to Pods."""
+    netns = next((entry.netns for entry in listen if entry.netns), "")
+    if not netns:
+        return None
+
+    def dial(address: Any) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        with _inside(netns):
+            return socket.socket(family, kind, protocol)
+
+    return dial
+
+
 def _remembered(path: Path, make: str) -> str:
     """The text in a file of the state directory; written when it is not there."""
     if not path.exists():
@@ -199,7 +213,7 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     controllers.work()
     token = _remembered(state / "token", secrets.token_hex(24))
     signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
-    handlers = Handlers(api, Authorizer(store), Tokens(signing, store, token), auth.wall_clock)
+    handlers = Handlers(api, Authorizer(store), Tokens(signing, store, token), auth.wall_clock, _dialler(listen))
     server = Server(registry, handlers, Streams(handlers, hub, rng), auth.wall_clock)
 
     host = f"[{first[0]}]" if ":" in first[0] else first[0]

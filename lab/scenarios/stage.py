@@ -77,6 +77,15 @@ class Stage:
         self.user.apply(*MANIFESTS)
         await self.until_speakers_ready()
 
+    async def until_controller_ready(self) -> None:
+        """Wait until the controller says it is ready: from then on the API server can ask it about configuration objects."""
+
+        def ready() -> bool | None:
+            pods = [pod for pod in self.status()["pods"] if pod["namespace"] == SYSTEM and pod["ready"]]
+            return True if any(pod["name"].startswith("controller-") for pod in pods) else None
+
+        await until(ready, limit_s=READY_S, what="the controller ready", logs=self.where.logs)
+
     async def until_speakers_ready(self) -> None:
         """Wait until the controller and the speakers of all nodes say they are ready."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,9 @@ from controller.plan import Change, Decision, Outcome, Planner, plan
 from controller.world import NOTHING, FamilyPolicy, Recorded, Service
 from tests.builders import a_config, a_pool, a_service, a_use, a_world, addresses
 
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # The machine is shared: time says nothing.
+UNTIMED = settings(  # The machine is shared: time says nothing. EXAMPLES=100000 is the long form.
+    max_examples=int(os.environ.get("EXAMPLES", "100")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 CONFIGS = (
     a_config(a_pool("a", "10.0.0.0/30")),
@@ -149,6 +152,34 @@ def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[
         for key, one in full.items():
             if one.outcome is Outcome.REFUSED:
                 assert (planner.decisions[key].outcome, planner.decisions[key].reason) == (Outcome.REFUSED, one.reason)
+
+
+ORDERS = st.permutations([(name, edition) for name in range(5) for edition in range(3)])
+
+
+@UNTIMED
+@given(ORDERS, st.lists(st.booleans(), min_size=5, max_size=5))
+def test_no_order_of_events_matters_to_services_that_do_not_compete(order: list[tuple[int, int]], shares: list[object]) -> None:
+    """Five Services, three editions of each, in any order between Services; each wants an address that no other one wants."""
+    config = a_config(a_pool("p", "10.0.0.0/28,10.0.1.0/28"))
+    planner = Planner()
+    planner.handle(Change(config=config))
+    editions: dict[int, int] = {}
+    for name, _ in order:
+        edition = editions[name] = editions.get(name, -1) + 1
+        service = a_service(
+            f"s{name}",
+            created=name,
+            wants=f"10.0.{edition % 2}.{name}",
+            version=str(edition),
+            sharing_key="k" if shares[name] else "",
+        )
+        known = planner.services.get(service.key)
+        planner.handle(Change(services={service.key: replace(service, recorded=known.recorded) if known else service}))
+        planner.check_invariants()
+    assert {key: str(*one.recorded.addresses) for key, one in planner.decisions.items()} == {
+        f"default/s{name}": f"10.0.0.{name}" for name in range(5)
+    }
 
 
 @UNTIMED

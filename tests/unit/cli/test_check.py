@@ -87,8 +87,11 @@ def test_nodes_in_the_files_decide_about_peers(tmp_path: Path) -> None:
 
     peers = a_peer("one", "a"), a_peer("two", "b")
     nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": host, "labels": {"host": host}}} for host in "ab"]
-    assert main(["check", "--bgp-type=frr", written(tmp_path, "peers.yaml", *peers)]) == 1
-    assert main(["check", "--bgp-type=frr", written(tmp_path, "all.yaml", *peers, *nodes)]) == 0
+    both = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "c", "labels": {"host": "b", "other": "yes"}}}
+    peers[0]["spec"]["nodeSelectors"] = [{"matchLabels": {"host": "a"}}, {"matchLabels": {"other": "yes"}}]
+    assert main(["check", "--bgp-type=frr", written(tmp_path, "peers.yaml", *peers)]) == 0
+    assert main(["check", "--bgp-type=frr", written(tmp_path, "apart.yaml", *peers, *nodes)]) == 0
+    assert main(["check", "--bgp-type=frr", written(tmp_path, "all.yaml", *peers, *nodes, both)]) == 1
     assert main(["check", written(tmp_path, "native.yaml", *peers)]) == 0
 
 
