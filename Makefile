@@ -9,6 +9,8 @@ speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,sp
 speaker/layer2/arp.py,speaker/layer2/bpf.py,speaker/layer2/responder.py,speaker/layer2/interfaces.py,\
 memberlist/awareness.py,memberlist/broadcast.py,memberlist/config.py,memberlist/core.py,memberlist/effects.py,\
 memberlist/exchange.py,memberlist/keyring.py,memberlist/lzw.py,memberlist/members.py,memberlist/messages.py,memberlist/outbox.py,\
+memberlist/isolation.py,memberlist/judge.py,memberlist/lag.py,memberlist/limits.py,memberlist/loss.py,memberlist/marker.py,\
+memberlist/measures.py,memberlist/pace.py,memberlist/profiles.py,memberlist/rtt.py,memberlist/watch.py,kube/lease.py,\
 memberlist/packet.py,memberlist/probe.py,memberlist/push_pull.py,memberlist/streams.py,memberlist/suspicion.py,memberlist/wire.py
 
 set-up:
