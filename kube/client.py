@@ -103,6 +103,17 @@ class _WatchLine(msgspec.Struct, frozen=True, kw_only=True):
     object: msgspec.Raw
 
 
+class _BookmarkMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    resource_version: str = ""
+
+
+class _Bookmark(msgspec.Struct, frozen=True, kw_only=True):
+    """All there is in the object of a bookmark; servers write null for other members of its metadata."""
+
+    metadata: _BookmarkMeta = _BookmarkMeta()
+
+
+_READ_BOOKMARK: Final = msgspec.json.Decoder(_Bookmark)
 _READ_LIST: Final = msgspec.json.Decoder(_List)
 _READ_LINE: Final = msgspec.json.Decoder(_WatchLine)
 _READ_STATUS: Final = msgspec.json.Decoder(Status)
@@ -472,7 +483,7 @@ def _event_of(resource: Resource[T], line: bytes) -> WatchEvent[T]:
             raise error_of(_READ_STATUS.decode(parts.object))
         kind = EventKind(parts.type)
         if kind is EventKind.BOOKMARK:
-            return WatchEvent(kind, None, _READ_METADATA.decode(parts.object).metadata.resource_version)
+            return WatchEvent(kind, None, _READ_BOOKMARK.decode(parts.object).metadata.resource_version)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise Malformed(f"the watch of {resource.plural} sent a line that is no event: {error}") from error
     try:

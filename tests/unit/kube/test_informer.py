@@ -156,7 +156,7 @@ async def test_a_watch_that_broke_is_resumed_after_the_last_event_or_bookmark() 
         await line.begin()
         if len(watches) == 1:
             await line.event("ADDED", service("a", 4))
-            await line.event("BOOKMARK", {"metadata": {"resourceVersion": "8"}})
+            await line.event("BOOKMARK", {"metadata": {"resourceVersion": "8", "creationTimestamp": None}})
             await line.send(b'{"type":"ADDED","object":{"metadata":{"na')
             line.reset()
         elif len(watches) == 2:
