@@ -15,12 +15,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
+from config.rules import RESERVED
 from config.values import TextError, parse_address
 from controller.ipam.sharing import ALONE, Port, Use
 from controller.world import FamilyPolicy, Recorded, Service, Verdict, family_of
 from kube import objects
 from kube.objects import ObjectKey
-from kube.store import Store
+from kube.store import Store, generation
 
 PREFIX: Final = "metallb.io/"
 DEPRECATED_PREFIX: Final = "metallb.universe.tf/"
@@ -211,6 +212,11 @@ def _recorded(status: objects.ServiceStatus, pool: str | None) -> Recorded:
     addresses = _addresses(entry.ip for entry in entries)
     plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
     return Recorded(addresses, PoolName(pool) if pool is not None else None, plain, _verdict(status.conditions or ()))
+
+
+def pool_fingerprint(raw: objects.RawObject) -> object:
+    """What of a pool the configuration reads: an annotation of ours too, with which no generation grows."""
+    return (generation(raw), (raw.metadata.annotations or {}).get(RESERVED))
 
 
 def pool_status(raw: objects.RawObject) -> PoolCounters | None:

@@ -177,7 +177,9 @@ def _parts(
         return
     own, log, dirty = settings.namespace, get_logger("reflector"), stores.dirty
     services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)
-    pools = Reflector(client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=generation, namespace=own, log=log)
+    pools = Reflector(
+        client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=observe.pool_fingerprint, namespace=own, log=log
+    )
     l2_advertisements = Reflector(
         client, L2_ADVERTISEMENTS, stores.l2_advertisements, dirty=dirty, fingerprint=generation, namespace=own, log=log
     )

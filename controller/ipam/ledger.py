@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from config.model import Config, IPAddress, Pool, PoolName, ServiceKey
-from controller.ipam.ranges import PoolSpace, is_buggy
+from controller.ipam.ranges import PoolSpace, Reserved, is_buggy
 from controller.ipam.sharing import ALONE, Conflict, Port, Use, conflict
 
 VERSIONS: Final = (4, 6)
@@ -92,13 +92,21 @@ class Ledger:
     def _lay_out(self, pool: Pool) -> None:
         for version in VERSIONS:
             ranges = tuple(one for one in pool.ranges if one.first.version == version)
-            self._spaces[pool.name, version] = PoolSpace(ranges, avoid_buggy=pool.avoid_buggy_ips)
+            reserved = Reserved(one for one in pool.reserved if one.first.version == version)
+            self._spaces[pool.name, version] = PoolSpace(ranges, avoid_buggy=pool.avoid_buggy_ips, reserved=reserved)
             self._places[version] += (_Place(int(one.first), int(one.last), pool, index) for index, one in enumerate(ranges))
 
     def pool_of(self, address: IPAddress) -> Pool | None:
         """The pool that may give out this address; None also for an address that its pool avoids."""
         place = self._place(address.version, int(address))
         return None if place is None or (place.pool.avoid_buggy_ips and is_buggy(address)) else place.pool
+
+    def _giver_of(self, address: IPAddress) -> Pool | None:
+        """The pool that gives this address out to Services that do not ask for it."""
+        pool = self.pool_of(address)
+        if pool is None or self._spaces[pool.name, address.version].reserved.end(int(address)) is not None:
+            return None
+        return pool
 
     def _place(self, version: int, address: int) -> _Place | None:
         places = self._places[version]
@@ -196,13 +204,13 @@ class Ledger:
 
     def _offer(self, address: IPAddress, use: Use) -> None:
         """An address has its first holder: others of the same group may join, if a pool gives the address out."""
-        pool = self.pool_of(address) if use.key else None
+        pool = self._giver_of(address) if use.key else None
         if pool is not None:
             shared = self._shared.setdefault((use.group, pool.name, address.version), _Shared())
             shared.add((self._index(address.version, int(address)), int(address)))
 
     def _withdraw(self, address: IPAddress, use: Use, *, last: bool) -> None:
-        pool = self.pool_of(address) if use.key else None
+        pool = self._giver_of(address) if use.key else None
         if pool is not None:
             group = (use.group, pool.name, address.version)
             self._shared[group].loosen((self._index(address.version, int(address)), int(address)), empty=last)
@@ -256,7 +264,7 @@ class Ledger:
         assert recount == +self._in_use, (recount, self._in_use)
         for name, version in self._spaces:
             free = self.lowest(name, version)
-            assert free is None or (not self.holders_of(free) and self.pool_of(free) == self.pools[name])
+            assert free is None or (not self.holders_of(free) and self._giver_of(free) == self.pools[name])
         assert self._uses.keys() == self._addresses.keys()
         assert all(self._uses[service].key for place in self._freed for service in holders.get(place, ()))
         self._check_shared(holders)
@@ -265,7 +273,7 @@ class Ledger:
         offered: dict[tuple[tuple[str, str], PoolName, int], list[tuple[int, int]]] = {}
         for (version, number), services in holders.items():
             use = self._uses[services[0]]
-            pool = self.pool_of(IPv4Address(number) if version == 4 else IPv6Address(number))
+            pool = self._giver_of(IPv4Address(number) if version == 4 else IPv6Address(number))
             if use.key and pool is not None:
                 offered.setdefault((use.group, pool.name, version), []).append((self._index(version, number), number))
         assert {group: sorted(places) for group, places in offered.items()} == {

@@ -208,10 +208,12 @@ OPERATIONS = st.lists(
 
 
 @UNTIMED
-@given(OPERATIONS, st.booleans())
-def test_the_lowest_address_is_what_a_search_finds(operations: list[tuple[str, int, int, int, Use]], avoid: object) -> None:
+@given(OPERATIONS, st.booleans(), st.sampled_from(["", "10.0.0.251-10.0.0.253,10.0.0.253-10.0.0.255,fc00::", "10.0.0.0/8"]))
+def test_the_lowest_address_is_what_a_search_finds(
+    operations: list[tuple[str, int, int, int, Use]], avoid: object, reserved: str
+) -> None:
     ranges = "10.0.0.250-10.0.1.2,10.0.0.8/30,fc00::4/126,fc00::/127"
-    pool = a_pool("p", ranges, avoid_buggy_ips=bool(avoid))
+    pool = a_pool("p", ranges, avoid_buggy_ips=bool(avoid), reserved=reserved)
     ledger = Ledger(a_config(pool))
     everything: dict[int, list[IPAddress]] = {4: [], 6: []}
     for one in pool.ranges:
@@ -226,7 +228,8 @@ def test_the_lowest_address_is_what_a_search_finds(operations: list[tuple[str, i
         if verb == "release":
             ledger.release(key)
         elif verb == "lowest":
-            assert ledger.lowest(PoolName("p"), version, use) == (candidates[0] if candidates else None)
+            given_out = [address for address in candidates if not any(address in one for one in pool.reserved)]
+            assert ledger.lowest(PoolName("p"), version, use) == (given_out[0] if given_out else None)
         elif which < len(candidates):
             ledger.claim(key, (candidates[which],), use)
         ledger.check_invariants()

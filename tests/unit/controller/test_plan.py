@@ -639,6 +639,34 @@ class TestHandingOver:
         assert not made.is_unresolved(self.A)
 
 
+class TestReserved:
+    """The annotation lb.metallb-py.io/reserved of a pool."""
+
+    CONFIG = a_config(a_pool("default", "10.0.0.0/30", reserved="10.0.0.0,10.0.0.2-10.0.0.9"))
+
+    def test_only_who_asks_for_a_reserved_address_gets_it(self) -> None:
+        made = planner(
+            a_service("a"), a_service("b", created=1), a_service("c", created=2, wants="10.0.0.2"), config=self.CONFIG
+        )
+        assert [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "abc"] == ["10.0.0.1", "", "10.0.0.2"]
+        assert made.decisions[ServiceKey("default/b")].detail == (
+            'no available IPs: pool "default" has no free IPv4 address (all 4 in use or reserved)'
+        )
+        change(made, gone="c")
+        assert ips(made.decisions[ServiceKey("default/b")]) == "", "it is reserved again"
+
+    def test_who_holds_an_address_keeps_it_when_it_becomes_reserved(self) -> None:
+        made = planner(a_service(holds="10.0.0.2", pool="default"))
+        assert not change(made, config=self.CONFIG)["web"].happened
+        assert ips(made.decisions[ServiceKey("default/web")]) == "10.0.0.2"
+
+    def test_nobody_joins_a_reserved_address_without_asking(self) -> None:
+        config = a_config(a_pool("default", "10.0.0.0/32", reserved="10.0.0.0"))
+        asks = a_service("a", wants="10.0.0.0", sharing_key="k")
+        made = planner(asks, a_service("b", created=1, sharing_key="k", ports="TCP/81"), config=config)
+        assert [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "ab"] == ["10.0.0.0", ""]
+
+
 class TestVerdict:
     """The condition on a Service."""
 

@@ -480,3 +480,20 @@ async def test_a_service_that_had_its_address_before_us_is_not_written_for_a_con
         async with cluster.controlled():
             await cluster.quiet()
             assert (await cluster.get()).metadata.resource_version == before.metadata.resource_version
+
+
+async def test_a_reservation_takes_effect_when_the_annotation_is_written(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool()
+        async with cluster.controlled():
+            await cluster.service("a")
+            assert await cluster.address("a") == "192.168.20.20"
+            metadata = {"annotations": {"lb.metallb-py.io/reserved": "192.168.20.20-192.168.20.21"}}
+            await cluster.client.patch(IP_ADDRESS_POOLS, "default", {"metadata": metadata}, namespace=NAMESPACE)
+            await cluster.service("b", loadBalancerIP="192.168.20.22")
+            assert await cluster.address("b") == "192.168.20.22"
+            await cluster.service("c")
+            assert "in use or reserved" in await cluster.event("c", "AllocationFailed")
+            await cluster.client.patch(IP_ADDRESS_POOLS, "default", {"metadata": {"annotations": None}}, namespace=NAMESPACE)
+            assert await cluster.address("c") == "192.168.20.21"
+            assert ips(await cluster.get("a")) == "192.168.20.20"
