@@ -33,6 +33,9 @@ ALLOCATED_FROM_POOL: Final = PREFIX + "ip-allocated-from-pool"
 ADDRESS_ASSIGNED: Final = "lb.metallb-py.io/AddressAssigned"
 """The type of our condition in the status of a Service."""
 
+MAX_ADDRESSES: Final = "lb.metallb-py.io/max-addresses"
+"""Annotation of a Namespace: how many different addresses its Services may hold."""
+
 INPUTS: Final = tuple(
     prefix + name for prefix in (PREFIX, DEPRECATED_PREFIX) for name in (ADDRESS_POOL, LOAD_BALANCER_IPS, ALLOW_SHARED_IP)
 )
@@ -212,6 +215,22 @@ def _recorded(status: objects.ServiceStatus, pool: str | None) -> Recorded:
     addresses = _addresses(entry.ip for entry in entries)
     plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
     return Recorded(addresses, PoolName(pool) if pool is not None else None, plain, _verdict(status.conditions or ()))
+
+
+def namespace_fingerprint(namespace: objects.Namespace) -> object:
+    """What of a Namespace decisions read."""
+    return (namespace.metadata.labels, (namespace.metadata.annotations or {}).get(MAX_ADDRESSES))
+
+
+def quotas(namespaces: Iterable[objects.Namespace]) -> tuple[dict[str, int], dict[str, str]]:
+    """How many addresses namespaces may hold, and what cannot be read of that, by namespace."""
+    texts = {
+        one.metadata.name: (one.metadata.annotations or {})[MAX_ADDRESSES]
+        for one in namespaces
+        if MAX_ADDRESSES in (one.metadata.annotations or {})
+    }
+    good = {name: int(text) for name, text in texts.items() if text.isascii() and text.isdecimal()}
+    return good, {name: text for name, text in texts.items() if name not in good}
 
 
 def pool_fingerprint(raw: objects.RawObject) -> object:

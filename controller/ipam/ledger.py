@@ -81,6 +81,8 @@ class Ledger:
         self._shared: dict[tuple[tuple[str, str], PoolName, int], _Shared] = {}
         self._in_use: Counter[tuple[PoolName, int]] = Counter()
         self._freed: set[tuple[int, int]] = set()
+        self._by_namespace: dict[str, Counter[IPAddress]] = {}
+        self._left: set[str] = set()
         self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
@@ -180,6 +182,7 @@ class Ledger:
                 self._count(address.version, number, 1)
                 self._offer(address, use)
             holders[number] = (*holders.get(number, ()), service)
+            self._by_namespace.setdefault(_namespace(service), Counter())[address] += 1
         if addresses:
             self._addresses[service], self._uses[service] = addresses, use
 
@@ -193,6 +196,7 @@ class Ledger:
             holders[number] = tuple(holder for holder in holders[number] if holder != service)
             last = not holders[number]
             self._freed.add((version, number))
+            self._leave(_namespace(service), address)
             self._withdraw(address, use, last=last)
             if last:
                 del holders[number]
@@ -201,6 +205,25 @@ class Ledger:
                 if place is not None:
                     self._spaces[place.pool.name, version].give_back(place.index, number)
         return released
+
+    def _leave(self, namespace: str, address: IPAddress) -> None:
+        held = self._by_namespace[namespace]
+        held[address] -= 1
+        if not held[address]:
+            del held[address]
+            self._left.add(namespace)
+        if not held:
+            del self._by_namespace[namespace]
+
+    def count_with(self, namespace: str, addresses: tuple[IPAddress, ...]) -> int:
+        """How many different addresses the Services of a namespace hold, if they had these too."""
+        held = self._by_namespace.get(namespace, Counter())
+        return len(held) + sum(address not in held for address in addresses)
+
+    @property
+    def left(self) -> frozenset[str]:
+        """Namespaces that hold fewer addresses than before, or other ones, since forget_freed."""
+        return frozenset(self._left)
 
     def _offer(self, address: IPAddress, use: Use) -> None:
         """An address has its first holder: others of the same group may join, if a pool gives the address out."""
@@ -240,6 +263,7 @@ class Ledger:
     def forget_freed(self) -> None:
         """Everyone who waits has been asked."""
         self._freed.clear()
+        self._left.clear()
 
     def holdings(self) -> Iterator[tuple[ServiceKey, tuple[IPAddress, ...]]]:
         """Every Service that holds something."""
@@ -268,6 +292,10 @@ class Ledger:
         assert self._uses.keys() == self._addresses.keys()
         assert all(self._uses[service].key for place in self._freed for service in holders.get(place, ()))
         self._check_shared(holders)
+        by_namespace: dict[str, Counter[IPAddress]] = {}
+        for service, addresses in self._addresses.items():
+            by_namespace.setdefault(_namespace(service), Counter()).update(addresses)
+        assert by_namespace == self._by_namespace
 
     def _check_shared(self, holders: Mapping[tuple[int, int], list[ServiceKey]]) -> None:
         offered: dict[tuple[tuple[str, str], PoolName, int], list[tuple[int, int]]] = {}
@@ -279,6 +307,10 @@ class Ledger:
         assert {group: sorted(places) for group, places in offered.items()} == {
             group: shared.places for group, shared in self._shared.items()
         }
+
+
+def _namespace(service: ServiceKey) -> str:
+    return service.partition("/")[0]
 
 
 def _first(place: _Place) -> int:

@@ -62,6 +62,7 @@ class Step:
     put: tuple[Service, ...]
     deleted: tuple[str, ...]
     config: Config | None
+    quotas: Mapping[str, int] | None
     settle: bool
 
 
@@ -70,6 +71,7 @@ STEPS = st.builds(
     put=st.lists(services(), max_size=4).map(tuple),
     deleted=st.lists(st.sampled_from([f"{namespace}/{name}" for namespace in "xy" for name in NAMES]), max_size=2).map(tuple),
     config=st.none() | st.none() | st.sampled_from(CONFIGS),
+    quotas=st.none() | st.none() | st.sampled_from([{}, {"x": 1}, {"x": 2, "y": 0}]),
     settle=st.booleans(),
 )
 
@@ -138,7 +140,7 @@ def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[
     for step in steps:
         puts: dict[ServiceKey, Service | None] = {ServiceKey(key): None for key in step.deleted}
         puts |= {service.key: service for service in step.put}
-        planner.handle(Change(services=puts, config=step.config))
+        planner.handle(Change(services=puts, config=step.config, quotas=step.quotas))
         planner.check_invariants()
         if step.settle:
             seen = settled(planner.services, planner.decisions)
@@ -147,7 +149,7 @@ def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[
             assert all(planner.pending(key) is None for key in seen)
         assert planner.config is not None
         world = a_world(*settled(planner.services, planner.decisions).values(), config=planner.config)
-        full = plan(world)
+        full = plan(replace(world, quotas=planner.quotas))
         assert {key: one.recorded for key, one in full.items()} == {key: one.recorded for key, one in planner.decisions.items()}
         for key, one in full.items():
             if one.outcome is Outcome.REFUSED:

@@ -14,7 +14,7 @@ from controller.observe import ADDRESS_ASSIGNED
 from kube.client import PatchKind
 from kube.errors import Invalid, NotFound
 from kube.objects import RawObject
-from kube.resources import DEPLOYMENTS, IP_ADDRESS_POOLS, SECRETS, SERVICES, Resource
+from kube.resources import DEPLOYMENTS, IP_ADDRESS_POOLS, NAMESPACES, SECRETS, SERVICES, Resource
 from lab.apiserver.testing import running_server
 from tests.builders import NAMESPACE, an_l2_document
 from tests.unit.controller.cluster import Cluster, a_cluster, annotation, client_of, controlled, ips, until
@@ -497,3 +497,24 @@ async def test_a_reservation_takes_effect_when_the_annotation_is_written(tmp_pat
             await cluster.client.patch(IP_ADDRESS_POOLS, "default", {"metadata": {"annotations": None}}, namespace=NAMESPACE)
             assert await cluster.address("c") == "192.168.20.21"
             assert ips(await cluster.get("a")) == "192.168.20.20"
+
+
+async def test_a_namespace_may_have_a_quota_of_addresses(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool()
+
+        async def quota(text: str | None) -> None:
+            patch = {"metadata": {"annotations": {"lb.metallb-py.io/max-addresses": text}}}
+            await cluster.client.patch(NAMESPACES, "default", patch)
+
+        async with cluster.controlled():
+            await quota("1")
+            await cluster.service("a")
+            await cluster.address("a")
+            await cluster.service("b")
+            assert "holds 1 addresses and may have 1" in await cluster.event("b", "AllocationFailed")
+            await quota("2")
+            assert await cluster.address("b") == "192.168.20.21"
+            await quota("many")
+            await cluster.service("c")
+            assert await cluster.address("c") == "192.168.20.22", "a quota that cannot be read is none, and logged"
