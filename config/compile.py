@@ -63,6 +63,7 @@ from config.model import (
 )
 from config.problem import Finding, Problem, Severity
 from config.rules import (
+    RESERVED,
     bgp_advertisement_rules,
     community_rules,
     duplicate_name,
@@ -71,7 +72,7 @@ from config.rules import (
     pool_rules,
 )
 from config.selectors import compile_selector, matches_any
-from config.values import TextError, parse_address, parse_community, parse_duration, parse_range
+from config.values import TextError, parse_address, parse_community, parse_duration, parse_range, parse_ranges
 
 STRUCTS: Final[Mapping[str, type[Configured]]] = {
     "IPAddressPool": IPAddressPool,
@@ -279,10 +280,15 @@ def _decoded(struct: type[Configured], spec: Mapping[str, Any]) -> Configured | 
 
 
 def _last(edition: Configured | None, metadata: ObjectMeta) -> Configured | None:
-    """The last valid edition of the same object (not of a deleted one of that name), with its current labels."""
+    """The last valid edition of the same object (not of a deleted one of that name), with its current labels.
+
+    Its annotations stay with it: they may be what is broken now.
+    """
     if edition is None or (edition.metadata.uid and metadata.uid and edition.metadata.uid != metadata.uid):
         return None
-    return msgspec.structs.replace(edition, metadata=metadata)
+    return msgspec.structs.replace(
+        edition, metadata=msgspec.structs.replace(metadata, annotations=edition.metadata.annotations)
+    )
 
 
 def _in_force(
@@ -375,6 +381,7 @@ def _pool(edition: IPAddressPool, namespaces: Mapping[str, Labels]) -> Pool:
         priority=(allocation.priority or 0) if allocation else 0,
         namespaces=allowed,
         service_selectors=_selectors(allocation.service_selectors) if allocation else (),
+        reserved=parse_ranges((edition.metadata.annotations or {}).get(RESERVED, "")),
     )
 
 

@@ -74,7 +74,8 @@ class Pool:
 
     `ranges` keeps the order the user wrote, because addresses are handed out lowest-first entry by entry.
     `namespaces` is the union of the names listed and those matched by namespaceSelectors; None means no restriction.
-    `pinned` says that serviceAllocation is present: such pools are tried before the others.
+    `pinned` says that serviceAllocation is present: such pools are tried before the others. `reserved` are addresses that
+    only Services get that ask for them by address.
     """
 
     name: PoolName
@@ -86,6 +87,7 @@ class Pool:
     priority: int = 0
     namespaces: frozenset[str] | None = None
     service_selectors: tuple[Selector, ...] = ()
+    reserved: tuple[AddressRange, ...] = ()
 
     def __contains__(self, address: IPAddress) -> bool:
         return any(address in one for one in self.ranges)

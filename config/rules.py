@@ -20,12 +20,20 @@ from config.kinds.l2_advertisement import L2Advertisement
 from config.model import AddressRange
 from config.problem import Finding, Severity
 from config.selectors import check_selector, check_selectors
-from config.values import TextError, parse_address, parse_community, parse_duration, parse_range, show_range
+from config.values import TextError, parse_address, parse_community, parse_duration, parse_range, parse_ranges, show_range
+
+RESERVED: Final = "lb.metallb-py.io/reserved"
+"""Annotation of a pool: addresses that only Services get that ask for them by address."""
 
 
 def pool_rules(pool: IPAddressPool) -> Iterator[Finding]:
     """Everything wrong with a pool by itself."""
     yield from _addresses(pool.spec.addresses)
+    reserved = (pool.metadata.annotations or {}).get(RESERVED, "")
+    try:
+        parse_ranges(reserved)
+    except TextError as problem:
+        yield Finding(f'metadata.annotations["{RESERVED}"]', "format", problem.message, problem.remedy, show(reserved))
     allocation = pool.spec.service_allocation
     if allocation is not None:
         yield from duplicates(allocation.namespaces, "spec.serviceAllocation.namespaces", "namespace")

@@ -67,6 +67,17 @@ def parse_range(text: str) -> AddressRange:
     return _dashed(text) if "-" in text else _cidr(text)
 
 
+def parse_ranges(text: str) -> tuple[AddressRange, ...]:
+    """The ranges in a list with commas, whose entries may be single addresses too; blanks around entries do not matter.
+
+    Raises:
+        TextError: an entry is none of these.
+
+    """
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    return tuple(parse_range(entry if "-" in entry or "/" in entry else f"{entry}-{entry}") for entry in entries)
+
+
 def _cidr(text: str) -> AddressRange:
     if text != text.strip():
         raise TextError(f"invalid CIDR {text!r}: blanks around it", f"write {text.strip()!r}")

@@ -15,12 +15,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
+from config.rules import RESERVED
 from config.values import TextError, parse_address
 from controller.ipam.sharing import ALONE, Port, Use
 from controller.world import FamilyPolicy, Recorded, Service, Verdict, family_of
 from kube import objects
 from kube.objects import ObjectKey
-from kube.store import Store
+from kube.store import Store, generation
 
 PREFIX: Final = "metallb.io/"
 DEPRECATED_PREFIX: Final = "metallb.universe.tf/"
@@ -31,6 +32,9 @@ ALLOCATED_FROM_POOL: Final = PREFIX + "ip-allocated-from-pool"
 
 ADDRESS_ASSIGNED: Final = "lb.metallb-py.io/AddressAssigned"
 """The type of our condition in the status of a Service."""
+
+MAX_ADDRESSES: Final = "lb.metallb-py.io/max-addresses"
+"""Annotation of a Namespace: how many different addresses its Services may hold."""
 
 INPUTS: Final = tuple(
     prefix + name for prefix in (PREFIX, DEPRECATED_PREFIX) for name in (ADDRESS_POOL, LOAD_BALANCER_IPS, ALLOW_SHARED_IP)
@@ -211,6 +215,27 @@ def _recorded(status: objects.ServiceStatus, pool: str | None) -> Recorded:
     addresses = _addresses(entry.ip for entry in entries)
     plain = len(addresses) == len(entries) and all(not entry.hostname and entry.ip_mode in PLAIN_MODES for entry in entries)
     return Recorded(addresses, PoolName(pool) if pool is not None else None, plain, _verdict(status.conditions or ()))
+
+
+def namespace_fingerprint(namespace: objects.Namespace) -> object:
+    """What of a Namespace decisions read."""
+    return (namespace.metadata.labels, (namespace.metadata.annotations or {}).get(MAX_ADDRESSES))
+
+
+def quotas(namespaces: Iterable[objects.Namespace]) -> tuple[dict[str, int], dict[str, str]]:
+    """How many addresses namespaces may hold, and what cannot be read of that, by namespace."""
+    texts = {
+        one.metadata.name: (one.metadata.annotations or {})[MAX_ADDRESSES]
+        for one in namespaces
+        if MAX_ADDRESSES in (one.metadata.annotations or {})
+    }
+    good = {name: int(text) for name, text in texts.items() if text.isascii() and text.isdecimal()}
+    return good, {name: text for name, text in texts.items() if name not in good}
+
+
+def pool_fingerprint(raw: objects.RawObject) -> object:
+    """What of a pool the configuration reads: an annotation of ours too, with which no generation grows."""
+    return (generation(raw), (raw.metadata.annotations or {}).get(RESERVED))
 
 
 def pool_status(raw: objects.RawObject) -> PoolCounters | None:

@@ -73,15 +73,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is new. None in `services` means that it is gone; no `config` means that it is as before."""
+    """What is new. None in `services` means that it is gone; no `config` or `quotas` means that they are as before."""
 
     services: Mapping[ServiceKey, Service | None] = field(default_factory=lambda: MappingProxyType({}))
     config: Config | None = None
+    quotas: Mapping[str, int] | None = None
 
 
 def plan(world: World) -> Mapping[ServiceKey, Decision]:
     """Decide everything from nothing. The reference for what Planner does step by step."""
-    decisions = Planner(world.lb_class).handle(Change(services=world.services, config=world.config))
+    decisions = Planner(world.lb_class).handle(Change(services=world.services, config=world.config, quotas=world.quotas))
     return {decision.service: decision for decision in decisions}
 
 
@@ -94,6 +95,7 @@ class Planner:
     def __init__(self, lb_class: str = "") -> None:
         self.lb_class = lb_class
         self.config: Config | None = None
+        self.quotas: Mapping[str, int] = MappingProxyType({})
         self.services: dict[ServiceKey, Service] = {}
         self.decisions: dict[ServiceKey, Decision] = {}
         self.ledger = Ledger(Config())
@@ -107,6 +109,7 @@ class Planner:
                 self._forget(key)
             else:
                 self.services[key] = service
+        raised = self._take_quotas(change.quotas)
         if change.config is not None:
             self.config = change.config
             self.ledger = Ledger(change.config)
@@ -114,7 +117,15 @@ class Planner:
             return self._decide(self.services.values())
         if self.config is None:
             return []
-        return self._decide(service for service in change.services.values() if service is not None)
+        anew = {key: self.services[key] for key in self._waiting if self.services[key].namespace in raised}
+        return self._decide({**anew, **{key: one for key, one in change.services.items() if one is not None}}.values())
+
+    def _take_quotas(self, quotas: Mapping[str, int] | None) -> frozenset[str]:
+        """Namespaces whose quota is another one now; who holds more than that keeps it."""
+        if quotas is None:
+            return frozenset()
+        before, self.quotas = self.quotas, quotas
+        return frozenset(name for name in {*before, *quotas} if before.get(name) != quotas.get(name))
 
     def pending(self, key: ServiceKey) -> Write | None:
         """What is to be written to a Service now; None if nothing is, or if another Service has to be written first."""
@@ -224,16 +235,30 @@ class Planner:
                     seeking[service.key] = ()
             else:
                 seeking[service.key] = settled
-        asked = seeking.keys() | self._waiting if self.ledger.has_freed else seeking.keys()
+        asked = seeking.keys() | (self._waiting if self.ledger.has_freed else self._waiting_for_quota())
         for service in sorted((self.services[key] for key in asked), key=_age):
             # Who wants a certain address is asked even when all that was freed is taken: its holder may be another one now.
-            if service.key in seeking or self.ledger.has_freed or service.wanted_addresses:
+            always = service.key in seeking or service.wanted_addresses or service.namespace in self.quotas
+            if always or self.ledger.has_freed:
                 if self.ledger.addresses_of(service.key):
                     made[service.key] = self._second_address(service, made.get(service.key) or self.decisions[service.key])
                 else:
                     made[service.key] = self._seek(service, seeking.get(service.key, ()))
         self.ledger.forget_freed()
         return [self._conclude(decision) for decision in made.values()]
+
+    def _waiting_for_quota(self) -> frozenset[ServiceKey]:
+        left = self.ledger.left & self.quotas.keys()
+        return frozenset(key for key in self._waiting if self.services[key].namespace in left) if left else frozenset()
+
+    def _over_quota(self, service: Service, addresses: tuple[IPAddress, ...]) -> Refusal | None:
+        """Why the namespace of the Service cannot have these addresses too; None if it can."""
+        quota = self.quotas.get(service.namespace)
+        if quota is None or self.ledger.count_with(service.namespace, addresses) <= quota:
+            return None
+        holds = self.ledger.count_with(service.namespace, ())
+        detail = f'namespace "{service.namespace}" holds {holds} addresses and may have {quota}'
+        return Refusal(Reason.NAMESPACE_QUOTA, f"{detail} (annotation lb.metallb-py.io/max-addresses)")
 
     def _holders_first(self, service: Service) -> tuple[bool, tuple[str, ServiceKey]]:
         return (not self._outbox.believed(service).addresses, service.age)
@@ -362,6 +387,10 @@ class Planner:
         if second is None:
             note = f'no additional IP for "{service.key}": {full(pool, version, self.ledger, service.use)}'
             return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
+        over = self._over_quota(service, (second,))
+        if over is not None:
+            note = f'no additional IP for "{service.key}": {over.detail}'
+            return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
         self._waiting.discard(service.key)
         both = self._keep(service, Allocation((first, second), pool))
         said = Notice("Normal", "IPAllocated", f'Assigned additional IP "{second}"')
@@ -402,7 +431,10 @@ class Planner:
         request = Request(
             service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone, service.use
         )
-        return allocate(request, self.ledger)
+        found = allocate(request, self.ledger)
+        if isinstance(found, Allocation):
+            return self._over_quota(service, found.addresses) or found
+        return found
 
     def _without(
         self, service: Service, outcome: Outcome, reason: Reason, detail: str, complaint: Notice | None = None

@@ -41,6 +41,8 @@ class Reason(StrEnum):
     POOL_MISMATCH = "POOL_MISMATCH"
     """The address it asks for is not in the pool it asks for."""
     POOL_EXHAUSTED = "POOL_EXHAUSTED"
+    NAMESPACE_QUOTA = "NAMESPACE_QUOTA"
+    """Its namespace has as many addresses as it may have."""
     NO_SUITABLE_POOL = "NO_SUITABLE_POOL"
     """No pool gives addresses of its family to it without being asked."""
 

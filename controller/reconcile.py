@@ -16,6 +16,7 @@ from config.compile import Compiled, compile_config
 from config.cross import NATIVE, Surroundings
 from config.model import Config, ObjectRef, ServiceKey
 from config.problem import Problem, Severity, as_json
+from controller import observe
 from controller.apply import Recorder, StatusWriter, configuration_reference, reference
 from controller.configuration_state import ConfigurationStates
 from controller.metrics import Tally
@@ -63,6 +64,8 @@ class Reconciler:
         self._anew = True
         self._leads = leads
         self._standing_by = False
+        self._namespaces: Mapping[Any, Any] | None = None
+        self._unreadable: Mapping[str, str] = {}
         self._complaints: dict[ServiceKey, Notice] = {}
         self._problems: dict[ObjectRef, tuple[Problem, ...]] = {}
         self._unfinished: dict[ServiceKey, Write] = {}
@@ -80,6 +83,7 @@ class Reconciler:
         """Decide and write nothing from now on: another process leads. The stores stay warm."""
         self._standing_by = True
         self.planner = Planner(self.planner.lb_class)
+        self._namespaces = None
         self._complaints.clear()
         self._unfinished.clear()
         self.writer.abandon()
@@ -104,13 +108,13 @@ class Reconciler:
                 return
             self._ready = True
             self._log.info("caches_filled", services=len(self._stores.services), pools=len(self._stores.pools))
-        config = self._configuration()
+        config, quotas = self._configuration(), self._quotas()
         changed: frozenset[str] = self._stores.services.take_changed()
         if self._anew:
             changed |= self._stores.services.snapshot().keys() | self.planner.services.keys()
         moved = self._moved_on(changed)
         services = {ServiceKey(key): self._stores.service(key) for key in changed}
-        self._conclude(self.planner.handle(Change(services=services, config=config)))
+        self._conclude(self.planner.handle(Change(services=services, config=config, quotas=quotas)))
         for key, version in moved.items():
             self._conclude(self.planner.refresh(key, version))
         for key in services.keys() - self.planner.services.keys():
@@ -120,6 +124,24 @@ class Reconciler:
         if self._anew:
             gc.freeze()  # What came with the first list stays: the collector need not walk 10,000 Services again and again.
         self._anew = False
+
+    def _quotas(self) -> Mapping[str, int] | None:
+        """The quotas of namespaces if they may be others than before."""
+        namespaces = self._stores.namespaces.snapshot()
+        if namespaces is self._namespaces:
+            return None
+        self._namespaces = namespaces
+        quotas, unreadable = observe.quotas(namespaces.values())
+        for name in unreadable.keys() - self._unreadable.keys():
+            self._log.warning(
+                "quota_unreadable",
+                namespace=name,
+                annotation=observe.MAX_ADDRESSES,
+                value=unreadable[name],
+                remedy="write a whole number; until then there is no limit",
+            )
+        self._unreadable = unreadable
+        return quotas
 
     def _configuration(self) -> Config | None:
         """The configuration if it is another one than before."""

@@ -27,7 +27,7 @@ from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
 from kube.leadership import Leadership
-from kube.objects import Namespace, Service
+from kube.objects import Service
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
 from kube.reviews import Reviewer
 from kube.store import generation
@@ -177,11 +177,15 @@ def _parts(
         return
     own, log, dirty = settings.namespace, get_logger("reflector"), stores.dirty
     services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)
-    pools = Reflector(client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=generation, namespace=own, log=log)
+    pools = Reflector(
+        client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=observe.pool_fingerprint, namespace=own, log=log
+    )
     l2_advertisements = Reflector(
         client, L2_ADVERTISEMENTS, stores.l2_advertisements, dirty=dirty, fingerprint=generation, namespace=own, log=log
     )
-    namespaces = Reflector(client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=_labels, log=log)
+    namespaces = Reflector(
+        client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=observe.namespace_fingerprint, log=log
+    )
     for kind, store in stores.reported.items():
         resource = webhooks.resource_of(kind)
         reported = Reflector(client, resource, store, dirty=dirty, fingerprint=generation, namespace=own, log=log)
@@ -226,7 +230,3 @@ def _after_first_try(leadership: Leadership, services: Reflector[Service]) -> Pa
         await services.run()
 
     return mirror
-
-
-def _labels(namespace: Namespace) -> object:
-    return namespace.metadata.labels

@@ -113,8 +113,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """All inputs of a plan. `lb_class` is the class whose Services are ours; empty means those without a class."""
+    """All inputs of a plan.
+
+    `lb_class` is the class whose Services are ours; empty means those without a class. `quotas` say how many different
+    addresses the Services of a namespace may hold.
+    """
 
     config: Config
     services: Mapping[ServiceKey, Service]
     lb_class: str = ""
+    quotas: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), hash=False)

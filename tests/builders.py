@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from config.model import Config, IPAddress, Pool, PoolName, Selector, ServiceKey
-from config.values import parse_range
+from config.values import parse_range, parse_ranges
 from controller.ipam.sharing import ALONE, Use
 from controller.world import FamilyPolicy, Recorded, Service, World
 
@@ -30,6 +30,7 @@ def a_pool(
     priority: int = 0,
     namespaces: Iterable[str] | None = None,
     selectors: Iterable[Selector] = (),
+    reserved: str = "",
 ) -> Pool:
     """A compiled pool; `ranges` are separated by commas."""
     return Pool(
@@ -41,6 +42,7 @@ def a_pool(
         priority=priority,
         namespaces=None if namespaces is None else frozenset(namespaces),
         service_selectors=tuple(selectors),
+        reserved=parse_ranges(reserved),
     )
 
 

@@ -174,8 +174,9 @@ def full(name: PoolName, version: int, ledger: Ledger, use: Use = ALONE) -> str:
     usable = ledger.usage(name, version).usable
     if not usable:
         return f'pool "{name}" has no IPv{version} addresses'
+    reserved = " or reserved" if any(one.first.version == version for one in ledger.pools[name].reserved) else ""
     shared = f', none can be shared with sharing key "{use.key}" on these ports' if use.key else ""
-    return f'pool "{name}" has no free IPv{version} address (all {usable} in use{shared})'
+    return f'pool "{name}" has no free IPv{version} address (all {usable} in use{reserved}{shared})'
 
 
 def _survey(request: Request, ledger: Ledger) -> str:

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from config.model import Config, IPAddress, Pool, PoolName, ServiceKey
-from controller.ipam.ranges import PoolSpace, is_buggy
+from controller.ipam.ranges import PoolSpace, Reserved, is_buggy
 from controller.ipam.sharing import ALONE, Conflict, Port, Use, conflict
 
 VERSIONS: Final = (4, 6)
@@ -81,6 +81,8 @@ class Ledger:
         self._shared: dict[tuple[tuple[str, str], PoolName, int], _Shared] = {}
         self._in_use: Counter[tuple[PoolName, int]] = Counter()
         self._freed: set[tuple[int, int]] = set()
+        self._by_namespace: dict[str, Counter[IPAddress]] = {}
+        self._left: set[str] = set()
         self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
@@ -92,13 +94,21 @@ class Ledger:
     def _lay_out(self, pool: Pool) -> None:
         for version in VERSIONS:
             ranges = tuple(one for one in pool.ranges if one.first.version == version)
-            self._spaces[pool.name, version] = PoolSpace(ranges, avoid_buggy=pool.avoid_buggy_ips)
+            reserved = Reserved(one for one in pool.reserved if one.first.version == version)
+            self._spaces[pool.name, version] = PoolSpace(ranges, avoid_buggy=pool.avoid_buggy_ips, reserved=reserved)
             self._places[version] += (_Place(int(one.first), int(one.last), pool, index) for index, one in enumerate(ranges))
 
     def pool_of(self, address: IPAddress) -> Pool | None:
         """The pool that may give out this address; None also for an address that its pool avoids."""
         place = self._place(address.version, int(address))
         return None if place is None or (place.pool.avoid_buggy_ips and is_buggy(address)) else place.pool
+
+    def _giver_of(self, address: IPAddress) -> Pool | None:
+        """The pool that gives this address out to Services that do not ask for it."""
+        pool = self.pool_of(address)
+        if pool is None or self._spaces[pool.name, address.version].reserved.end(int(address)) is not None:
+            return None
+        return pool
 
     def _place(self, version: int, address: int) -> _Place | None:
         places = self._places[version]
@@ -172,6 +182,7 @@ class Ledger:
                 self._count(address.version, number, 1)
                 self._offer(address, use)
             holders[number] = (*holders.get(number, ()), service)
+            self._by_namespace.setdefault(_namespace(service), Counter())[address] += 1
         if addresses:
             self._addresses[service], self._uses[service] = addresses, use
 
@@ -185,6 +196,7 @@ class Ledger:
             holders[number] = tuple(holder for holder in holders[number] if holder != service)
             last = not holders[number]
             self._freed.add((version, number))
+            self._leave(_namespace(service), address)
             self._withdraw(address, use, last=last)
             if last:
                 del holders[number]
@@ -194,15 +206,34 @@ class Ledger:
                     self._spaces[place.pool.name, version].give_back(place.index, number)
         return released
 
+    def _leave(self, namespace: str, address: IPAddress) -> None:
+        held = self._by_namespace[namespace]
+        held[address] -= 1
+        if not held[address]:
+            del held[address]
+            self._left.add(namespace)
+        if not held:
+            del self._by_namespace[namespace]
+
+    def count_with(self, namespace: str, addresses: tuple[IPAddress, ...]) -> int:
+        """How many different addresses the Services of a namespace hold, if they had these too."""
+        held = self._by_namespace.get(namespace, Counter())
+        return len(held) + sum(address not in held for address in addresses)
+
+    @property
+    def left(self) -> frozenset[str]:
+        """Namespaces that hold fewer addresses than before, or other ones, since forget_freed."""
+        return frozenset(self._left)
+
     def _offer(self, address: IPAddress, use: Use) -> None:
         """An address has its first holder: others of the same group may join, if a pool gives the address out."""
-        pool = self.pool_of(address) if use.key else None
+        pool = self._giver_of(address) if use.key else None
         if pool is not None:
             shared = self._shared.setdefault((use.group, pool.name, address.version), _Shared())
             shared.add((self._index(address.version, int(address)), int(address)))
 
     def _withdraw(self, address: IPAddress, use: Use, *, last: bool) -> None:
-        pool = self.pool_of(address) if use.key else None
+        pool = self._giver_of(address) if use.key else None
         if pool is not None:
             group = (use.group, pool.name, address.version)
             self._shared[group].loosen((self._index(address.version, int(address)), int(address)), empty=last)
@@ -232,6 +263,7 @@ class Ledger:
     def forget_freed(self) -> None:
         """Everyone who waits has been asked."""
         self._freed.clear()
+        self._left.clear()
 
     def holdings(self) -> Iterator[tuple[ServiceKey, tuple[IPAddress, ...]]]:
         """Every Service that holds something."""
@@ -256,21 +288,29 @@ class Ledger:
         assert recount == +self._in_use, (recount, self._in_use)
         for name, version in self._spaces:
             free = self.lowest(name, version)
-            assert free is None or (not self.holders_of(free) and self.pool_of(free) == self.pools[name])
+            assert free is None or (not self.holders_of(free) and self._giver_of(free) == self.pools[name])
         assert self._uses.keys() == self._addresses.keys()
         assert all(self._uses[service].key for place in self._freed for service in holders.get(place, ()))
         self._check_shared(holders)
+        by_namespace: dict[str, Counter[IPAddress]] = {}
+        for service, addresses in self._addresses.items():
+            by_namespace.setdefault(_namespace(service), Counter()).update(addresses)
+        assert by_namespace == self._by_namespace
 
     def _check_shared(self, holders: Mapping[tuple[int, int], list[ServiceKey]]) -> None:
         offered: dict[tuple[tuple[str, str], PoolName, int], list[tuple[int, int]]] = {}
         for (version, number), services in holders.items():
             use = self._uses[services[0]]
-            pool = self.pool_of(IPv4Address(number) if version == 4 else IPv6Address(number))
+            pool = self._giver_of(IPv4Address(number) if version == 4 else IPv6Address(number))
             if use.key and pool is not None:
                 offered.setdefault((use.group, pool.name, version), []).append((self._index(version, number), number))
         assert {group: sorted(places) for group, places in offered.items()} == {
             group: shared.places for group, shared in self._shared.items()
         }
+
+
+def _namespace(service: ServiceKey) -> str:
+    return service.partition("/")[0]
 
 
 def _first(place: _Place) -> int:

@@ -6,7 +6,8 @@ iterates over a range as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from bisect import bisect_right
+from collections.abc import Container, Iterable
 from heapq import heapify, heappop, heappush
 
 from config.model import AddressRange, IPAddress
@@ -27,6 +28,30 @@ def usable_count(one: AddressRange, *, avoid_buggy: bool) -> int:
     return one.size - sum((last - octet) // 256 - (first - 1 - octet) // 256 for octet in BUGGY_OCTETS)
 
 
+class Reserved:
+    """Addresses that are not given out unless somebody asks for one of them: those in any of these ranges of one family."""
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, ranges: Iterable[AddressRange]) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in sorted((int(one.first), int(one.last)) for one in ranges):
+            if self._lasts and first <= self._lasts[-1] + 1:
+                self._lasts[-1] = max(self._lasts[-1], last)
+            else:
+                self._firsts.append(first)
+                self._lasts.append(last)
+
+    def end(self, address: int) -> int | None:
+        """The last address of the reserved range that this one is in; None if it is in none."""
+        after = bisect_right(self._firsts, address)
+        return self._lasts[after - 1] if after and address <= self._lasts[after - 1] else None
+
+
+NOTHING_RESERVED = Reserved(())
+
+
 class FreeAddresses:
     """Finds the lowest free address of one range in amortized constant time.
 
@@ -34,9 +59,10 @@ class FreeAddresses:
     What is in use is asked of the owner, so that an address claimed from outside needs no call here.
     """
 
-    __slots__ = ("_avoid_buggy", "_last", "_next", "_returned", "_returned_heap", "first")
+    __slots__ = ("_avoid_buggy", "_last", "_next", "_reserved", "_returned", "_returned_heap", "first")
 
-    def __init__(self, one: AddressRange, *, avoid_buggy: bool) -> None:
+    def __init__(self, one: AddressRange, *, avoid_buggy: bool, reserved: Reserved = NOTHING_RESERVED) -> None:
+        self._reserved = reserved
         self.first = self._next = int(one.first)
         self._last = int(one.last)
         self._avoid_buggy = avoid_buggy and one.first.version == 4
@@ -50,13 +76,20 @@ class FreeAddresses:
             if candidate not in in_use:
                 return candidate
             self._returned.discard(heappop(self._returned_heap))
-        while self._next <= self._last and (self._next in in_use or self._skips(self._next)):
-            self._next += 1
+        while self._next <= self._last:
+            reserved_to = self._reserved.end(self._next)
+            if reserved_to is not None:
+                self._next = reserved_to + 1
+            elif self._next in in_use or self._skips(self._next):
+                self._next += 1
+            else:
+                break
         return self._next if self._next <= self._last else None
 
     def give_back(self, address: int) -> None:
         """Note that an address of the range is not in use any more."""
-        if address < self._next and not self._skips(address) and address not in self._returned:
+        usable = not self._skips(address) and self._reserved.end(address) is None
+        if address < self._next and usable and address not in self._returned:
             self._returned.add(address)
             heappush(self._returned_heap, address)
 
@@ -67,10 +100,11 @@ class FreeAddresses:
 class PoolSpace:
     """The ranges of one family of a pool, in the order the user wrote them; skips those that are full without looking."""
 
-    __slots__ = ("_open", "_open_set", "ranges", "usable")
+    __slots__ = ("_open", "_open_set", "ranges", "reserved", "usable")
 
-    def __init__(self, ranges: tuple[AddressRange, ...], *, avoid_buggy: bool) -> None:
-        self.ranges = [FreeAddresses(one, avoid_buggy=avoid_buggy) for one in ranges]
+    def __init__(self, ranges: tuple[AddressRange, ...], *, avoid_buggy: bool, reserved: Reserved = NOTHING_RESERVED) -> None:
+        self.reserved = reserved
+        self.ranges = [FreeAddresses(one, avoid_buggy=avoid_buggy, reserved=reserved) for one in ranges]
         self.usable = sum(usable_count(one, avoid_buggy=avoid_buggy) for one in ranges)
         self._open = list(range(len(self.ranges)))
         heapify(self._open)

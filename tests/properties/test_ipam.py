@@ -62,6 +62,7 @@ class Step:
     put: tuple[Service, ...]
     deleted: tuple[str, ...]
     config: Config | None
+    quotas: Mapping[str, int] | None
     settle: bool
 
 
@@ -70,6 +71,7 @@ STEPS = st.builds(
     put=st.lists(services(), max_size=4).map(tuple),
     deleted=st.lists(st.sampled_from([f"{namespace}/{name}" for namespace in "xy" for name in NAMES]), max_size=2).map(tuple),
     config=st.none() | st.none() | st.sampled_from(CONFIGS),
+    quotas=st.none() | st.none() | st.sampled_from([{}, {"x": 1}, {"x": 2, "y": 0}]),
     settle=st.booleans(),
 )
 
@@ -138,7 +140,7 @@ def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[
     for step in steps:
         puts: dict[ServiceKey, Service | None] = {ServiceKey(key): None for key in step.deleted}
         puts |= {service.key: service for service in step.put}
-        planner.handle(Change(services=puts, config=step.config))
+        planner.handle(Change(services=puts, config=step.config, quotas=step.quotas))
         planner.check_invariants()
         if step.settle:
             seen = settled(planner.services, planner.decisions)
@@ -147,7 +149,7 @@ def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[
             assert all(planner.pending(key) is None for key in seen)
         assert planner.config is not None
         world = a_world(*settled(planner.services, planner.decisions).values(), config=planner.config)
-        full = plan(world)
+        full = plan(replace(world, quotas=planner.quotas))
         assert {key: one.recorded for key, one in full.items()} == {key: one.recorded for key, one in planner.decisions.items()}
         for key, one in full.items():
             if one.outcome is Outcome.REFUSED:
@@ -208,10 +210,12 @@ OPERATIONS = st.lists(
 
 
 @UNTIMED
-@given(OPERATIONS, st.booleans())
-def test_the_lowest_address_is_what_a_search_finds(operations: list[tuple[str, int, int, int, Use]], avoid: object) -> None:
+@given(OPERATIONS, st.booleans(), st.sampled_from(["", "10.0.0.251-10.0.0.253,10.0.0.253-10.0.0.255,fc00::", "10.0.0.0/8"]))
+def test_the_lowest_address_is_what_a_search_finds(
+    operations: list[tuple[str, int, int, int, Use]], avoid: object, reserved: str
+) -> None:
     ranges = "10.0.0.250-10.0.1.2,10.0.0.8/30,fc00::4/126,fc00::/127"
-    pool = a_pool("p", ranges, avoid_buggy_ips=bool(avoid))
+    pool = a_pool("p", ranges, avoid_buggy_ips=bool(avoid), reserved=reserved)
     ledger = Ledger(a_config(pool))
     everything: dict[int, list[IPAddress]] = {4: [], 6: []}
     for one in pool.ranges:
@@ -226,7 +230,8 @@ def test_the_lowest_address_is_what_a_search_finds(operations: list[tuple[str, i
         if verb == "release":
             ledger.release(key)
         elif verb == "lowest":
-            assert ledger.lowest(PoolName("p"), version, use) == (candidates[0] if candidates else None)
+            given_out = [address for address in candidates if not any(address in one for one in pool.reserved)]
+            assert ledger.lowest(PoolName("p"), version, use) == (given_out[0] if given_out else None)
         elif which < len(candidates):
             ledger.claim(key, (candidates[which],), use)
         ledger.check_invariants()

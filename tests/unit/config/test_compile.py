@@ -322,3 +322,27 @@ def test_the_pool_of_addresses_has_all_of_them() -> None:
     assert config.pool_of(()) is None
     assert config.pools[PoolName("a")].ranges[0].size == 256
     assert str(ObjectRef("IPAddressPool", "ns", "p")) == "IPAddressPool ns/p"
+
+
+def a_reserving(text: str) -> dict[str, Any]:
+    document = a_pool_document("p", ["10.0.0.0/24"])
+    document["metadata"]["annotations"] = {"lb.metallb-py.io/reserved": text}
+    return document
+
+
+def test_addresses_that_a_pool_reserves_are_read_from_its_annotation() -> None:
+    document = a_reserving("10.0.0.1, 10.0.0.16/28,10.0.0.64-10.0.0.70,")
+    pool = compile_config([document], {}, {}).config.pools[PoolName("p")]
+    assert [str(one.first) + "-" + str(one.last) for one in pool.reserved] == [
+        "10.0.0.1-10.0.0.1",
+        "10.0.0.16-10.0.0.31",
+        "10.0.0.64-10.0.0.70",
+    ]
+
+
+def test_a_reservation_that_cannot_be_read_leaves_the_last_valid_one_in_force() -> None:
+    good = compile_config([a_reserving("10.0.0.1")], {}, {})
+    bad = compile_config([a_reserving("10.0.0.1-")], {}, good.valid)
+    assert bad.config.pools[PoolName("p")].reserved == good.config.pools[PoolName("p")].reserved
+    paths = [problem.path for problem in bad.problems if problem.severity is Severity.ERROR]
+    assert paths == ['metadata.annotations["lb.metallb-py.io/reserved"]']

@@ -639,6 +639,84 @@ class TestHandingOver:
         assert not made.is_unresolved(self.A)
 
 
+class TestQuota:
+    """The annotation lb.metallb-py.io/max-addresses of a Namespace."""
+
+    def limited(self, *services: Service, config: Config = POOL, **quotas: int) -> Planner:
+        made = Planner()
+        made.handle(Change(services={one.key: one for one in services}, config=config, quotas=quotas))
+        made.check_invariants()
+        return made
+
+    def test_a_namespace_gets_no_more_addresses_than_it_may_have(self) -> None:
+        made = self.limited(a_service("a"), a_service("b", created=1), a_service("c", namespace="x", created=2), default=1)
+        assert [ips(one) for one in made.decisions.values()] == ["10.0.0.0", "", "10.0.0.1"]
+        refused = made.decisions[ServiceKey("default/b")]
+        assert (refused.reason, refused.detail) == (
+            Reason.NAMESPACE_QUOTA,
+            'namespace "default" holds 1 addresses and may have 1 (annotation lb.metallb-py.io/max-addresses)',
+        )
+
+    def test_an_address_given_up_counts_no_more(self) -> None:
+        made = self.limited(a_service("a"), a_service("b", created=1), default=1)
+        assert ips(change(made, gone="a")["b"]) == "10.0.0.0"
+
+    def test_the_quota_is_free_even_if_the_address_went_to_another_namespace(self) -> None:
+        waits = a_service("c", namespace="x", wants="10.0.0.0")
+        made = self.limited(a_service("a"), a_service("b", created=1), waits, default=1)
+        found = change(made, gone="a")
+        assert (ips(found["c"]), ips(found["b"])) == ("10.0.0.0", "10.0.0.1")
+
+    def test_a_higher_quota_serves_those_who_wait_and_a_lower_one_takes_nothing(self) -> None:
+        made = self.limited(a_service("a"), a_service("b", created=1), default=1)
+        assert [ips(one) for one in made.handle(Change(quotas={"default": 2}))] == ["10.0.0.1"]
+        assert made.handle(Change(quotas={"default": 0})) == []
+        made.check_invariants()
+        change(made, seen(made, "a"), seen(made, "b"))
+        assert [ips(one) for one in made.decisions.values()] == ["10.0.0.0", "10.0.0.1"]
+
+    def test_a_shared_address_counts_once(self) -> None:
+        sharers = (a_service(name, created=n, sharing_key="k", ports=f"TCP/{n}") for n, name in enumerate("ab", 1))
+        made = self.limited(*sharers, default=1)
+        assert [ips(one) for one in made.decisions.values()] == ["10.0.0.0", "10.0.0.0"]
+
+    def test_a_second_address_counts_too(self) -> None:
+        prefers = a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL, holds="10.0.0.0", pool="default")
+        made = self.limited(prefers, config=DUAL, default=1)
+        complaint = made.decisions[ServiceKey("default/web")].complaint
+        assert complaint is not None
+        assert complaint.reason == "AdditionalAssignFailed"
+        assert [ips(one) for one in made.handle(Change(quotas={}))] == ["10.0.0.0 fc00::"]
+
+
+class TestReserved:
+    """The annotation lb.metallb-py.io/reserved of a pool."""
+
+    CONFIG = a_config(a_pool("default", "10.0.0.0/30", reserved="10.0.0.0,10.0.0.2-10.0.0.9"))
+
+    def test_only_who_asks_for_a_reserved_address_gets_it(self) -> None:
+        made = planner(
+            a_service("a"), a_service("b", created=1), a_service("c", created=2, wants="10.0.0.2"), config=self.CONFIG
+        )
+        assert [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "abc"] == ["10.0.0.1", "", "10.0.0.2"]
+        assert made.decisions[ServiceKey("default/b")].detail == (
+            'no available IPs: pool "default" has no free IPv4 address (all 4 in use or reserved)'
+        )
+        change(made, gone="c")
+        assert ips(made.decisions[ServiceKey("default/b")]) == "", "it is reserved again"
+
+    def test_who_holds_an_address_keeps_it_when_it_becomes_reserved(self) -> None:
+        made = planner(a_service(holds="10.0.0.2", pool="default"))
+        assert not change(made, config=self.CONFIG)["web"].happened
+        assert ips(made.decisions[ServiceKey("default/web")]) == "10.0.0.2"
+
+    def test_nobody_joins_a_reserved_address_without_asking(self) -> None:
+        config = a_config(a_pool("default", "10.0.0.0/32", reserved="10.0.0.0"))
+        asks = a_service("a", wants="10.0.0.0", sharing_key="k")
+        made = planner(asks, a_service("b", created=1, sharing_key="k", ports="TCP/81"), config=config)
+        assert [ips(made.decisions[ServiceKey(f"default/{name}")]) for name in "ab"] == ["10.0.0.0", ""]
+
+
 class TestVerdict:
     """The condition on a Service."""
 

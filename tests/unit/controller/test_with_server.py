@@ -14,7 +14,7 @@ from controller.observe import ADDRESS_ASSIGNED
 from kube.client import PatchKind
 from kube.errors import Invalid, NotFound
 from kube.objects import RawObject
-from kube.resources import DEPLOYMENTS, IP_ADDRESS_POOLS, SECRETS, SERVICES, Resource
+from kube.resources import DEPLOYMENTS, IP_ADDRESS_POOLS, NAMESPACES, SECRETS, SERVICES, Resource
 from lab.apiserver.testing import running_server
 from tests.builders import NAMESPACE, an_l2_document
 from tests.unit.controller.cluster import Cluster, a_cluster, annotation, client_of, controlled, ips, until
@@ -480,3 +480,41 @@ async def test_a_service_that_had_its_address_before_us_is_not_written_for_a_con
         async with cluster.controlled():
             await cluster.quiet()
             assert (await cluster.get()).metadata.resource_version == before.metadata.resource_version
+
+
+async def test_a_reservation_takes_effect_when_the_annotation_is_written(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool()
+        async with cluster.controlled():
+            await cluster.service("a")
+            assert await cluster.address("a") == "192.168.20.20"
+            metadata = {"annotations": {"lb.metallb-py.io/reserved": "192.168.20.20-192.168.20.21"}}
+            await cluster.client.patch(IP_ADDRESS_POOLS, "default", {"metadata": metadata}, namespace=NAMESPACE)
+            await cluster.service("b", loadBalancerIP="192.168.20.22")
+            assert await cluster.address("b") == "192.168.20.22"
+            await cluster.service("c")
+            assert "in use or reserved" in await cluster.event("c", "AllocationFailed")
+            await cluster.client.patch(IP_ADDRESS_POOLS, "default", {"metadata": {"annotations": None}}, namespace=NAMESPACE)
+            assert await cluster.address("c") == "192.168.20.21"
+            assert ips(await cluster.get("a")) == "192.168.20.20"
+
+
+async def test_a_namespace_may_have_a_quota_of_addresses(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.pool()
+
+        async def quota(text: str | None) -> None:
+            patch = {"metadata": {"annotations": {"lb.metallb-py.io/max-addresses": text}}}
+            await cluster.client.patch(NAMESPACES, "default", patch)
+
+        async with cluster.controlled():
+            await quota("1")
+            await cluster.service("a")
+            await cluster.address("a")
+            await cluster.service("b")
+            assert "holds 1 addresses and may have 1" in await cluster.event("b", "AllocationFailed")
+            await quota("2")
+            assert await cluster.address("b") == "192.168.20.21"
+            await quota("many")
+            await cluster.service("c")
+            assert await cluster.address("c") == "192.168.20.22", "a quota that cannot be read is none, and logged"
