@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 
 # What is pure, and therefore has no excuse for an untested branch.
-DECIDERS_AND_CODECS := config/*,controller/world.py,controller/plan.py,controller/outbox.py,controller/ipam/*,kube/retry.py,\
+DECIDERS_AND_CODECS := config/*,controller/world.py,controller/plan.py,controller/outbox.py,controller/pacing.py,controller/ipam/*,kube/retry.py,\
 speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,speaker/plan.py,speaker/joining.py,speaker/agenda.py,\
 speaker/layer2/arp.py,speaker/layer2/bpf.py,speaker/layer2/responder.py,speaker/layer2/interfaces.py,\
 memberlist/awareness.py,memberlist/broadcast.py,memberlist/config.py,memberlist/core.py,memberlist/effects.py,\
@@ -35,6 +35,10 @@ lint: set-up
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+bench: set-up  ## timings, for a quiet machine
+	@$(PYTHON) -m bench.controller
+	@$(PYTHON) -m bench.memberlist
 
 generate: set-up  ## rewrite what is generated from the sources: CRDs
 	@$(PYTHON) -m cli generate
