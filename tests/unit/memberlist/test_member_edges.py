@@ -576,3 +576,10 @@ def test_accusers_are_told_again_and_forgotten_whatever_multiple_of_the_first_ti
         members.suspect(Suspect(1, "me", accuser), at)
         assert len(members.take_urgent()) == 1
     assert list(members._repeated) == ["o0"]
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_who_leaves_still_hears_of_others(name: str) -> None:
+    members = table()
+    members.leave(1.0)
+    assert members.alive(alive(name, address=b"\x0a\0\0\1"), 2.0)
