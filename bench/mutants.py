@@ -53,6 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Make the mutants, try each, print what became of them; the exit status says whether 85 % were killed."""
     parser = argparse.ArgumentParser(prog="python -m bench.mutants", description="Mutation check of the member table.")
     parser.add_argument("--cosmic-ray", type=Path, default=Path(sys.executable).with_name("cosmic-ray"), metavar="PATH")
+    parser.add_argument("--module", action="append", choices=MODULES, help="only this one")
     parser.add_argument("--session", type=Path, help="where the state of the run is kept")
     asked = parser.parse_args(words)
     if not asked.cosmic_ray.exists():
@@ -68,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
         config = copy / "mutants.toml"
         config.write_text(
             _CONFIG.format(
-                modules=json.dumps(MODULES),
+                modules=json.dumps(asked.module or MODULES),
                 command=f"{sys.executable} -m pytest -x -q --timeout=50 {' '.join(TESTS)}",
                 left_out=json.dumps(_LEFT_OUT),
             )

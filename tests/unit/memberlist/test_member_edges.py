@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -535,3 +536,50 @@ def test_a_suspicion_wants_confirmations_until_it_has_those_it_needs() -> None:
         suspicion.confirm(accuser, 10.0)
         assert suspicion.wants_confirmation is wanted
     assert not clock(needed=0).wants_confirmation
+
+
+@pytest.mark.parametrize("meta", [b"a", b"z"])
+def test_any_other_metadata_said_of_this_member_is_refuted(meta: bytes) -> None:
+    members = plain(meta=b"m")
+    members.alive(alive("me", 1, address=b"\xc0\0\2\1", meta=meta), 1.0)
+    assert members.own.incarnation == 2
+
+
+def test_who_died_late_is_kept_as_long_as_who_died_early() -> None:
+    members = table()
+    members.dead(Dead(1, "x", "a"), 100.0)
+    members.forget_the_dead(129.0)
+    assert members.get("x") is not None
+
+
+def test_a_new_name_is_a_new_generation_and_news_of_an_old_one_is_not() -> None:
+    members = table()
+    generation = members.generation
+    members.alive(alive("new", address=b"\x0a\0\0\1"), 1.0)
+    assert members.generation == generation + 1
+    members.alive(alive("new", 2, address=b"\x0a\0\0\1"), 1.0)
+    assert members.generation == generation + 1
+
+
+def test_members_may_live_in_the_allowed_networks_only() -> None:
+    members = plain(allowed_networks=(ip_network("192.0.2.0/24"), ip_network("10.0.0.0/30")))
+    assert members.alive(alive("in", address=b"\x0a\0\0\1"), 1.0)
+    assert members.alive(alive("out", address=b"\x0a\0\0\x09"), 1.0) == []
+    assert members.refused["network"] == 1
+
+
+def test_accusers_are_told_again_and_forgotten_whatever_multiple_of_the_first_time_it_is() -> None:
+    members = table(others=3)
+    members.suspect(Suspect(1, "me", "x"), 0.5)
+    members.take_urgent()
+    for at, accuser in ((1.0, "x"), (5.0, "x"), (10.0, "o0")):
+        members.suspect(Suspect(1, "me", accuser), at)
+        assert len(members.take_urgent()) == 1
+    assert list(members._repeated) == ["o0"]
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_who_leaves_still_hears_of_others(name: str) -> None:
+    members = table()
+    members.leave(1.0)
+    assert members.alive(alive(name, address=b"\x0a\0\0\1"), 2.0)
