@@ -26,7 +26,7 @@ down: set-up
 	@$(PYTHON) -m lab down
 
 test: set-up lint  ## every test
-	@$(PYTHON) -m coverage run -m pytest tests/house tests/unit tests/integration tests/properties tests/simulation
+	@$(PYTHON) -m coverage run -m pytest tests/house tests/unit tests/integration tests/properties tests/simulation tests/fuzz
 	@$(PYTHON) -m coverage report --include="$(DECIDERS_AND_CODECS)" --skip-covered --fail-under=95
 	@$(PYTHON) -m pytest tests/recorded tests/interop tests/e2e
 
