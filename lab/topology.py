@@ -94,11 +94,6 @@ class Topology:
         """All machines on the switch, the control plane first."""
         return (self.control_plane, self.client, *self.nodes)
 
-    @property
-    def api_url(self) -> str:
-        """Where Pods and nodes find the API server."""
-        return f"https://{self.control_plane.ip}:{API_PORT}"
-
     def netns(self, name: str) -> str:
         """The network namespace of a machine, of the switch (`sw`), or of a Pod (`pod-…`)."""
         return f"{self.lab_id}-{name}"

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from config.kinds.announced_pools import PoolNames, PoolSelectors
 from config.kinds.meta import LabelSelector, ObjectMeta
 
 
@@ -27,16 +28,8 @@ class L2AdvertisementSpec(
 ):
     """What to announce and where. An empty advertisement announces every pool from every node on every interface."""
 
-    ip_address_pools: Annotated[
-        tuple[str, ...],
-        Meta(description="Pools to announce, by name. A pool that does not exist (yet) is not an error."),
-    ] = msgspec.field(default=(), name="ipAddressPools")
-    ip_address_pool_selectors: Annotated[
-        tuple[LabelSelector, ...],
-        Meta(
-            description="Pools to announce, by label; added to the ones listed by name. With neither, all pools are announced."
-        ),
-    ] = msgspec.field(default=(), name="ipAddressPoolSelectors")
+    ip_address_pools: PoolNames = msgspec.field(default=(), name="ipAddressPools")
+    ip_address_pool_selectors: PoolSelectors = msgspec.field(default=(), name="ipAddressPoolSelectors")
     node_selectors: Annotated[
         tuple[LabelSelector, ...],
         Meta(description="Nodes that may announce, by label; one matching selector is enough. Absent: all nodes."),
