@@ -18,12 +18,15 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab import namespaces
+from lab.faults import FAR, LATE
 from lab.namespaces import RUN_DIR
 from lab.topology import SERVICE_NETWORK, SWITCH, Machine, Node, Topology
 
 NODE_LINK: Final = "eth0"
 POD_BRIDGE: Final = "cni0"
 SWITCH_BRIDGE: Final = "br0"
+DETOUR: Final = "via-"
+"""The bridge between a machine with a delayed cable and the program that delays."""
 
 _COMMON_SETTINGS: Final[Mapping[str, str]] = {
     # An address moves between nodes and paths are not symmetric: no reverse path check, no redirects past the switch.
@@ -33,6 +36,12 @@ _COMMON_SETTINGS: Final[Mapping[str, str]] = {
     "net/ipv4/conf/default/send_redirects": "0",
     "net/ipv4/conf/all/accept_redirects": "0",
     "net/ipv4/conf/default/accept_redirects": "0",
+}
+_SWITCH_SETTINGS: Final[Mapping[str, str]] = {
+    # The switch forwards frames and says nothing itself: no addresses, so no neighbour discovery of its own on the cables.
+    **_COMMON_SETTINGS,
+    "net/ipv6/conf/all/disable_ipv6": "1",
+    "net/ipv6/conf/default/disable_ipv6": "1",
 }
 _ROUTER_SETTINGS: Final[Mapping[str, str]] = {**_COMMON_SETTINGS, "net/ipv4/ip_forward": "1"}
 
@@ -57,7 +66,7 @@ async def build(topology: Topology) -> None:
     for name in (SWITCH, *(machine.name for machine in topology.machines)):
         namespaces.create(topology.netns(name))
     async with asyncio.TaskGroup() as group:  # Before the first link: a link takes its defaults when it is made.
-        group.create_task(_settle(topology.netns(SWITCH), _COMMON_SETTINGS), name="settle switch")
+        group.create_task(_settle(topology.netns(SWITCH), _SWITCH_SETTINGS), name="settle switch")
         for machine in topology.machines:
             settings = _ROUTER_SETTINGS if isinstance(machine, Node) else _COMMON_SETTINGS
             group.create_task(_settle(topology.netns(machine.name), settings), name=f"settle {machine.name}")
@@ -126,6 +135,25 @@ async def plug(topology: Topology, name: str) -> None:
     await _set_port(topology, name, "up")
 
 
+async def detour(topology: Topology, name: str) -> None:
+    """Lay a machine's cable through the taps of lab.delay, which must be there: machine, bridge, tap; tap, switch."""
+    async with namespaces.netlink(topology.netns(SWITCH)) as switch:
+        await switch.link("add", ifname=f"{DETOUR}{name}", kind="bridge")
+        side = await _link_up(switch, f"{DETOUR}{name}")
+        far, late = await _link_up(switch, f"{FAR}{name}"), await _link_up(switch, f"{LATE}{name}")
+        await switch.link("set", index=far, master=side)
+        await switch.link("set", index=late, master=await _index(switch, SWITCH_BRIDGE))
+        await switch.link("set", index=await _index(switch, name), master=side)
+
+
+async def straighten(topology: Topology, name: str) -> None:
+    """Put a machine's cable directly on the switch again; the taps are their program's to remove."""
+    async with namespaces.netlink(topology.netns(SWITCH)) as switch:
+        await switch.link("set", index=await _index(switch, name), master=await _index(switch, SWITCH_BRIDGE))
+        for side in await switch.link_lookup(ifname=f"{DETOUR}{name}"):
+            await switch.link("del", index=side)
+
+
 async def _set_port(topology: Topology, name: str, state: str) -> None:
     async with namespaces.netlink(topology.netns(SWITCH)) as switch:
         await switch.link("set", index=await _index(switch, topology.machine(name).name), state=state)
@@ -180,4 +208,15 @@ async def _add_address(route: Any, link: int, address: IPv4Interface) -> None:
     await route.addr("add", index=link, address=str(address.ip), prefixlen=address.network.prefixlen)
 
 
-__all__ = ["attach_pod", "build", "enter", "existing", "plug", "remove", "tear_down", "unplug"]
+__all__ = [
+    "attach_pod",
+    "build",
+    "detour",
+    "enter",
+    "existing",
+    "plug",
+    "remove",
+    "straighten",
+    "tear_down",
+    "unplug",
+]
