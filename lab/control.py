@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lab.dataplane import DataplaneError
 from lab.faults import AnyFault, FaultError
 from lab.paths import LAB, LabError, Paths
+from lab.proxies import DataplaneError
 from lab.topology import TopologyError
 from telemetry.unix import short_path
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from lab import dataplane, faults, netns
+from lab import faults, netns, proxies
 from lab.delay import Cables
 from lab.faults import AnyFault, ApiStop, Fault, FaultError, Freeze, Kill, LinkDown
 from lab.images import CLONE
@@ -45,7 +45,7 @@ class Api(Protocol):
 
 
 class Injector:
-    """The faults of one lab. `revived` is awaited when a node has its power and cable back."""
+    """The faults of one lab. `lost` is awaited when a node has lost its power, `revived` when it is back in any way."""
 
     def __init__(
         self,
@@ -53,11 +53,14 @@ class Injector:
         state: Path,
         kubelets: Mapping[str, Kubelet],
         api: Api,
+        *,
+        lost: Callable[[str], Awaitable[None]],
         revived: Callable[[str], Awaitable[None]],
     ) -> None:
         self._topology = topology
         self._kubelets = kubelets
         self._api = api
+        self._lost = lost
         self._revived = revived
         self._since: dict[AnyFault, float] = {}
         self._busy = asyncio.Lock()
@@ -97,6 +100,7 @@ class Injector:
                     result["unplugged"] = time.monotonic()
                     await self._kubelets[node].power_off()
                     result["dead"] = time.monotonic()
+                    await self._lost(node)
                 case Freeze(node):
                     self._kubelets[node].freeze()
                 case ApiStop():
@@ -173,7 +177,7 @@ class Injector:
             await netns.unplug(self._topology, name)
         rules = faults.rules(wanted)
         if rules != self._rules:
-            await dataplane.apply(self._topology.netns(SWITCH), rules)
+            await proxies.apply(self._topology.netns(SWITCH), rules)
             self._rules = rules
         await self._delayer.follow(faults.delays(wanted, self._topology))
         for name in self._unplugged - pulled:

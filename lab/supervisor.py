@@ -30,7 +30,6 @@ from kube.errors import AlreadyExists, KubeError
 from kube.objects import ObjectKey
 from lab import control, netns, processes, topology
 from lab.client import LabClient, micro_timestamp, timestamp
-from lab.dataplane import Proxies
 from lab.images import CLONE
 from lab.injector import Injector
 from lab.kinds import LEASES, NODES
@@ -39,6 +38,7 @@ from lab.leftovers import clear
 from lab.manager import Manager
 from lab.mirror import Mirror
 from lab.paths import LabError, Paths, State
+from lab.proxies import Proxies
 from lab.topology import API_PORT, Node, Topology
 from lab.workloads import is_ready, node_is_ready
 from telemetry import log as telemetry_log
@@ -155,6 +155,7 @@ class Supervisor:
             finally:
                 await client.close()
         finally:
+            await self._proxies.close()
             for kubelet in self._kubelets.values():
                 await kubelet.power_off()
             if self._api.running is not None:
@@ -184,7 +185,12 @@ class Supervisor:
         places = Places(self._topology, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes())
         self._kubelets = {node.name: Kubelet(node, places, client) for node in self._topology.nodes}
         self._faults = Injector(
-            self._topology, self._paths.root, self._kubelets, self._api, lambda node: self._revive(node, client, mirror)
+            self._topology,
+            self._paths.root,
+            self._kubelets,
+            self._api,
+            lost=self._proxies.forget,
+            revived=lambda node: self._revive(node, client, mirror),
         )
         async with self._faults.ready(), asyncio.TaskGroup() as group:
             parts: dict[str, Callable[[], Awaitable[object]]] = {
@@ -295,8 +301,7 @@ class Supervisor:
         return answer
 
     async def _revive(self, node: str, client: LabClient, mirror: Mirror) -> None:
-        """A node is back: it reports, its Pods start, its Service rules are written again."""
-        self._proxies.forget(node)
+        """A node is back: it reports, its Pods start, its Service rules are written."""
         if node not in self._faults.silent():
             with contextlib.suppress(KubeError):  # The heartbeat says it again until the API server has heard it.
                 await self._renew(client, node)
@@ -314,7 +319,12 @@ class Supervisor:
             "api": {"url": api.url if api else "", "pid": self._api.running.pid if self._api.running else None},
             "network": str(self._topology.network),
             "machines": {
-                machine.name: {"address": str(machine.ip), "mac": machine.mac, "netns": self._topology.netns(machine.name)}
+                machine.name: {
+                    "address": str(machine.ip),
+                    "address6": str(machine.ip6),
+                    "mac": machine.mac,
+                    "netns": self._topology.netns(machine.name),
+                }
                 for machine in self._topology.machines
             },
             "faults": [{"fault": str(fault), "since": since} for fault, since in self._faults.in_force.items()],
@@ -359,7 +369,7 @@ def _node_body(node: Node) -> dict[str, Any]:
             "name": node.name,
             "labels": {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
         },
-        "spec": {"podCIDR": str(node.pod_network), "podCIDRs": [str(node.pod_network)]},
+        "spec": {"podCIDR": str(node.pod_network), "podCIDRs": [str(node.pod_network), str(node.pod_network6)]},
     }
 
 
@@ -377,7 +387,11 @@ def _node_status(node: Node, plan: Topology) -> dict[str, Any]:
         }
 
     return {
-        "addresses": [{"type": "InternalIP", "address": str(node.ip)}, {"type": "Hostname", "address": node.name}],
+        "addresses": [
+            {"type": "InternalIP", "address": str(node.ip)},
+            {"type": "InternalIP", "address": str(node.ip6)},
+            {"type": "Hostname", "address": node.name},
+        ],
         "conditions": [
             condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
