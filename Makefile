@@ -37,6 +37,7 @@ lint: set-up
 	@.venv/bin/lint-imports
 
 bench: set-up  ## timings, for a quiet machine
+	@$(PYTHON) -m bench.apiserver
 	@$(PYTHON) -m bench.controller
 	@$(PYTHON) -m bench.memberlist
 
