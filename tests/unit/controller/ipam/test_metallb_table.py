@@ -17,7 +17,7 @@ from controller.world import FamilyPolicy, Service
 from tests.builders import a_config, a_pool, a_pool_document, a_service, addresses
 
 parity = pytest.mark.parity
-PAIR = {"cluster_ips": "10.96.0.1 fd00:10:96::1", "policy": FamilyPolicy.REQUIRE_DUAL}
+PAIR: dict[str, Any] = {"cluster_ips": "10.96.0.1 fd00:10:96::1", "policy": FamilyPolicy.REQUIRE_DUAL}
 FAMILIES = [
     pytest.param({}, "198.51.100.1", id="IPv4", marks=parity("Allocator > both families behave alike > IPv4")),
     pytest.param(
@@ -85,7 +85,13 @@ def test_avoided_addresses_are_not_given_on_request() -> None:
 @parity("Allocator > the only user may change its sharing key and its back ends")
 def test_who_is_alone_on_an_address_may_change_how_it_shares() -> None:
     book = Book(TEST)
-    for use in ({"sharing_key": "k"}, {"sharing_key": "other"}, {"sharing_key": "other", "backend": "app=x"}, {}):
+    uses: list[dict[str, Any]] = [
+        {"sharing_key": "k"},
+        {"sharing_key": "other"},
+        {"sharing_key": "other", "backend": "app=x"},
+        {},
+    ]
+    for use in uses:
         assert book.ask("a", wants="198.51.100.1", **use) == "198.51.100.1"
 
 
@@ -109,7 +115,7 @@ def test_who_is_alone_on_an_address_may_change_how_it_shares() -> None:
         ),
     ],
 )  # fmt: skip
-def test_who_may_join_a_shared_address(use: dict[str, str], joins: str) -> None:
+def test_who_may_join_a_shared_address(use: dict[str, Any], joins: str) -> None:
     book = Book(TEST)
     book.ask("a", wants="198.51.100.1", sharing_key="k")
     assert book.ask("b", wants="198.51.100.1", **use) == joins
@@ -119,7 +125,7 @@ def test_who_may_join_a_shared_address(use: dict[str, str], joins: str) -> None:
 def test_a_sharer_may_change_its_ports_only() -> None:
     book = Book(TEST)
     book.ask("a", wants="198.51.100.1", sharing_key="k")
-    wish = {"wants": "198.51.100.1", "sharing_key": "k", "ports": "TCP/81"}
+    wish: dict[str, Any] = {"wants": "198.51.100.1", "sharing_key": "k", "ports": "TCP/81"}
     assert book.ask("b", **wish) == "198.51.100.1"
     assert book.ask("b", **{**wish, "ports": "TCP/82"}) == "198.51.100.1"
     assert book.ask("b", **{**wish, "sharing_key": "x"}) == ""
