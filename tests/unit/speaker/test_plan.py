@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from config.model import InterfaceName, NodeName, ServiceKey
+from config.model import AddressRange, InterfaceName, NodeName, Pool, PoolName, ServiceKey
+from speaker.election import elect
 from speaker.eligibility import ELIGIBLE, Ineligible, judge
 from speaker.plan import Announce, Decision, Plan, decide
 from speaker.reason import Reason
@@ -18,7 +19,6 @@ from tests.builders_speaker import (
     VIP,
     a_config,
     a_link,
-    a_pool,
     a_service,
     a_world,
     an_advertisement,
@@ -263,10 +263,39 @@ def test_a_speaker_that_must_wait_says_so_instead_of_announcing() -> None:
     assert decision.detail == "the first join has not succeeded yet"
 
 
-def test_an_ipv6_address_is_not_claimed() -> None:
-    config = a_config(pools=(a_pool("default", "2001:db8::", "2001:db8::ff"),))
+_RANGES = ((ip_address("2001:db8::"), ip_address("2001:db8::ff")), (ip_address("192.0.2.0"), ip_address("192.0.2.255")))
+DUAL = a_config(pools=(Pool(PoolName("default"), tuple(AddressRange(*ends) for ends in _RANGES)),))
+LINK_LOCAL = ip_address("fe80::1").packed
+
+
+def test_an_ipv6_address_is_announced_where_there_is_a_link_local_address() -> None:
     web = a_service(address="2001:db8::1")
-    assert decide(web, a_world("a", web, config=config)).reason is Reason.FAMILY_NOT_SERVED
+    links = (a_link(link_locals=(LINK_LOCAL,)), a_link("eth1", 3))
+    announce = decide(web, a_world("a", web, config=DUAL, links=links)).announce
+    assert announce == Announce(web.addresses, frozenset({ETH0}), on_every_interface=True)
+
+
+def test_an_ipv6_address_needs_a_link_local_address() -> None:
+    web = a_service(address="2001:db8::1")
+    decision = decide(web, a_world("a", web, config=DUAL))
+    assert (decision.announce, decision.reason) == (None, Reason.NO_USABLE_INTERFACE)
+    assert decision.detail == "eth0 has no IPv6 link-local address"
+
+
+def test_one_family_is_announced_where_the_other_cannot_be_and_the_detail_says_so() -> None:
+    web = a_service(address="192.0.2.10 2001:db8::1")
+    decision = decide(web, a_world("a", web, config=DUAL))
+    assert decision.announce == Announce((VIP,), frozenset({ETH0}), on_every_interface=True)
+    assert decision.detail.endswith("; 2001:db8::1 is not announced: eth0 has no IPv6 link-local address")
+
+
+def test_both_families_follow_the_election_of_the_first_address() -> None:
+    web = a_service(address="2001:db8::1 192.0.2.10")
+    links = (a_link(link_locals=(LINK_LOCAL,)),)
+    worlds = [a_world("a b c", web, me=me, config=DUAL, links=links) for me in "abc"]
+    announcing = [one.announce for one in (decide(web, world) for world in worlds) if one.announce is not None]
+    assert [one.addresses for one in announcing] == [web.addresses]
+    assert decide(web, worlds[0]).ranking == elect(web.addresses[0], worlds[0].cluster.nodes, {})
 
 
 @pytest.mark.parity("Speaker > interfaces of several advertisements are merged")
