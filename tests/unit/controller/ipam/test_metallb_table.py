@@ -161,7 +161,8 @@ LABEL = Selector((Requirement("team", "In", frozenset({"metal"})),))
     ],
 )  # fmt: skip
 def test_whom_a_pinned_pool_serves(pinned: dict[str, Any], fits: list[dict[str, Any]], unfit: list[dict[str, Any]]) -> None:
-    for wishes in ({}, {"wants": "198.51.100.1"}, {"wants_pool": "test"}):
+    requests: list[dict[str, Any]] = [{}, {"wants": "198.51.100.1"}, {"wants_pool": "test"}]
+    for wishes in requests:
         for number, whose in enumerate([*fits, *unfit]):
             planner = Planner()
             service = a_service(**wishes, **whose)
