@@ -70,7 +70,9 @@ class Shape:
         if self.kind.startswith("{}"):
             return Shape(self.kind[2:])
         field = TYPES.get(self.kind, {}).get(name)
-        return Shape(field.type if field else "any", None, f"{self.kind}.{name}")
+        # "schema or bool" divides as a schema does; a boolean is a leaf whatever its shape.
+        kind = "JSONSchemaProps" if field and field.type == "schema or bool" else field.type if field else "any"
+        return Shape(kind, None, f"{self.kind}.{name}")
 
     def item(self) -> Shape:
         """The shape of a list's elements."""
