@@ -19,7 +19,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ class _PodState:
     pod: Pod
     directory: Path
     network: str | None = None
-    address: IPv4Address | None = None
+    addresses: tuple[IPv4Address, IPv6Address] | None = None
     containers: dict[str, _ContainerState] = field(default_factory=dict)
     started_at: str = ""
     reported: dict[str, Any] | None = None
@@ -192,14 +192,14 @@ class Kubelet:
         await self._report(state)
         state.directory.mkdir(parents=True, exist_ok=True)
         if state.pod.spec.host_network:
-            state.network, state.address = self._places.topology.netns(self.node.name), self.node.ip
+            state.network = self._places.topology.netns(self.node.name)
+            state.addresses = (self.node.ip, self.node.ip6)
         elif state.network is None:
-            taken = {each.address for each in self._pods.values()}
-            address = next(free for free in self.node.pod_addresses() if free not in taken)
-            state.address = address
+            taken = {each.addresses for each in self._pods.values()}
+            addresses = state.addresses = next(free for free in self.node.pod_addresses() if free not in taken)
             name = state.pod.metadata.uid.replace("-", "")[:11]
             netns.remove([self._places.topology.netns(f"pod-{name}")])
-            state.network = await netns.attach_pod(self._places.topology, self.node, pod=name, address=address)
+            state.network = await netns.attach_pod(self._places.topology, self.node, pod=name, addresses=addresses)
 
     async def _volumes(self, state: _PodState) -> tuple[dict[str, Path], Mapping[tuple[str, str], podspec.CONTENTS]]:
         """Write the files of a Pod's volumes; returns where each is, and the Secrets and ConfigMaps that were read.
@@ -281,7 +281,7 @@ class Kubelet:
         """How to start a container."""
         assert state.network is not None
         if container.readiness_probe is not None:
-            podspec.probe_target(container, container.readiness_probe, pod_ip=str(state.address))  # Refuse it before it runs.
+            podspec.probe_target(container, container.readiness_probe, pod_ip=_ip(state))  # Refuse it before it runs.
         pod, here, host_ip = state.pod, state.directory / container.name, str(self.node.ip)
         here.mkdir(exist_ok=True)
         for name in command.directories:
@@ -300,7 +300,7 @@ class Kubelet:
                 "KUBERNETES_SERVICE_HOST": str(self._places.topology.control_plane.ip),
                 "KUBERNETES_SERVICE_PORT": str(API_PORT),
             }
-        downward = podspec.fields(pod, pod_ip=str(state.address), host_ip=host_ip)
+        downward = podspec.fields(pod, pod_ip=_ip(state), host_ip=host_ip)
         env = podspec.environment(container, downward, lambda kind, name: contents.get((kind, name)), base)
         wanted = container.security_context and container.security_context.capabilities
         return processes.Program(
@@ -353,7 +353,7 @@ class Kubelet:
     async def _probe(self, state: _PodState, container: Container, probe: Probe) -> None:
         """Keep a container's readiness up to date."""
         known = state.containers[container.name]
-        address, port = podspec.probe_target(container, probe, pod_ip=str(state.address))
+        address, port = podspec.probe_target(container, probe, pod_ip=_ip(state))
         await asyncio.sleep(probe.initial_delay_seconds)
         failures = successes = 0
         while True:
@@ -414,7 +414,7 @@ class Kubelet:
 
     async def _report(self, state: _PodState) -> None:
         """Write the Pod's status when it is not what was written last; tried again with the next change."""
-        status = _status(state, host_ip=str(self.node.ip))
+        status = _status(state, host_ips=(str(self.node.ip), str(self.node.ip6)))
         if status == state.reported or _is_going(state):
             return
         meta = state.pod.metadata
@@ -431,7 +431,13 @@ class Kubelet:
             state.reported = status
 
 
-def _status(state: _PodState, *, host_ip: str) -> dict[str, Any]:
+def _ip(state: _PodState) -> str:
+    """The Pod's first address."""
+    assert state.addresses is not None
+    return str(state.addresses[0])
+
+
+def _status(state: _PodState, *, host_ips: tuple[str, str]) -> dict[str, Any]:
     """The status of a Pod as the API has it, a merge patch."""
     containers = [_container_status(container, state.containers[container.name]) for container in state.pod.spec.containers]
     all_running = bool(containers) and all(each.running is not None for each in state.containers.values())
@@ -457,12 +463,12 @@ def _status(state: _PodState, *, host_ip: str) -> dict[str, Any]:
                 ),
             }
         )
-    address = str(state.address) if state.address is not None and state.network is not None else None
+    addresses = [str(each) for each in state.addresses or ()] if state.network is not None else []
     return {
         "phase": "Running" if began else "Pending",
-        "hostIP": host_ip,
-        "hostIPs": [{"ip": host_ip}],
-        **({"podIP": address, "podIPs": [{"ip": address}]} if address else {}),
+        "hostIP": host_ips[0],
+        "hostIPs": [{"ip": each} for each in host_ips],
+        **({"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]} if addresses else {}),
         "startTime": state.started_at,
         "conditions": conditions,
         "containerStatuses": containers,

@@ -30,7 +30,6 @@ from kube.errors import AlreadyExists, KubeError
 from kube.objects import ObjectKey
 from lab import control, netns, processes, topology
 from lab.client import LabClient, micro_timestamp, timestamp
-from lab.dataplane import Proxies
 from lab.images import CLONE
 from lab.kinds import LEASES, NODES
 from lab.kubelet import Kubelet, Places
@@ -38,6 +37,7 @@ from lab.leftovers import clear
 from lab.manager import Manager
 from lab.mirror import Mirror
 from lab.paths import LAB, LabError, Paths, State
+from lab.proxies import Proxies
 from lab.topology import API_PORT, Node, Topology
 from lab.workloads import is_ready, node_is_ready
 from telemetry import log as telemetry_log
@@ -142,6 +142,7 @@ class Supervisor:
             finally:
                 await client.close()
         finally:
+            await self._proxies.close()
             for kubelet in self._kubelets.values():
                 await kubelet.power_off()
             if self._api.running is not None:
@@ -295,6 +296,7 @@ class Supervisor:
         await netns.unplug(self._topology, name)
         unplugged = loop.time()
         await kubelet.power_off()
+        await self._proxies.forget(name)
         log.info("node_killed", node=name)
         return {"unplugged": unplugged, "dead": loop.time()}
 
@@ -305,7 +307,6 @@ class Supervisor:
             raise LabError(f"{name} has power; {LAB} kill {name} takes it")
         await netns.plug(self._topology, name)
         kubelet.power_on()
-        self._proxies.forget(name)
         with contextlib.suppress(KubeError):  # The heartbeat says it again until the API server has heard it.
             await self._renew(client, name)
             await self._post_status(client, self._topology.node(name))
@@ -324,7 +325,12 @@ class Supervisor:
             "api": {"url": api.url if api else "", "pid": self._api.running.pid if self._api.running else None},
             "network": str(self._topology.network),
             "machines": {
-                machine.name: {"address": str(machine.ip), "mac": machine.mac, "netns": self._topology.netns(machine.name)}
+                machine.name: {
+                    "address": str(machine.ip),
+                    "address6": str(machine.ip6),
+                    "mac": machine.mac,
+                    "netns": self._topology.netns(machine.name),
+                }
                 for machine in self._topology.machines
             },
             "nodes": {
@@ -368,7 +374,7 @@ def _node_body(node: Node) -> dict[str, Any]:
             "name": node.name,
             "labels": {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
         },
-        "spec": {"podCIDR": str(node.pod_network), "podCIDRs": [str(node.pod_network)]},
+        "spec": {"podCIDR": str(node.pod_network), "podCIDRs": [str(node.pod_network), str(node.pod_network6)]},
     }
 
 
@@ -386,7 +392,11 @@ def _node_status(node: Node, plan: Topology) -> dict[str, Any]:
         }
 
     return {
-        "addresses": [{"type": "InternalIP", "address": str(node.ip)}, {"type": "Hostname", "address": node.name}],
+        "addresses": [
+            {"type": "InternalIP", "address": str(node.ip)},
+            {"type": "InternalIP", "address": str(node.ip6)},
+            {"type": "Hostname", "address": node.name},
+        ],
         "conditions": [
             condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),

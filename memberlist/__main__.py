@@ -27,6 +27,7 @@ from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring, metallb_key
 from memberlist.measures import PROFILE_NAMES
 from memberlist.profiles import configured
+from memberlist.seeds import parse
 
 _LEAVE_S: Final = 1.0
 
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m memberlist", description="Take part in a gossip ring.")
     join = parser.add_subparsers(required=True, metavar="COMMAND").add_parser("join", help="join a ring and watch it")
     join.add_argument("--bind", required=True, type=_endpoint, metavar="IP[:PORT]", help="own address (UDP and TCP)")
-    join.add_argument("--seed", action="append", default=[], type=_endpoint, metavar="IP[:PORT]", help="may be repeated")
+    join.add_argument("--seed", action="append", default=[], type=_seed, metavar="HOST[:PORT]", help="may be repeated")
     join.add_argument("--name", default=socket.gethostname(), help="member name, unique in the ring (default: host name)")
     join.add_argument("--key-file", type=Path, metavar="FILE", help="MetalLB's secret, byte for byte (default: plain text)")
     timing = join.add_mutually_exclusive_group()
@@ -78,6 +79,13 @@ def _endpoint(text: str) -> Endpoint:
         return Endpoint(ip_address(host), int(port))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not IP or IP:PORT; IPv6 with a port is [IP]:PORT") from None
+
+
+def _seed(text: str) -> tuple[str, int]:
+    try:
+        return parse(text)
+    except ConfigError as wrong:
+        raise argparse.ArgumentTypeError(str(wrong)) from None
 
 
 def _versions(text: str) -> tuple[int, int, int]:
@@ -131,7 +139,7 @@ def _plain(value: object) -> object:
     return value if isinstance(value, (int, float)) else str(value)
 
 
-async def _watch(config: Config, keyring: Keyring | None, seeds: Sequence[Endpoint], lines: _Lines) -> int:
+async def _watch(config: Config, keyring: Keyring | None, seeds: Sequence[tuple[str, int]], lines: _Lines) -> int:
     stop = asyncio.Event()
     _on_signals(stop.set)
     agent = Agent(config, keyring=keyring, on_event=lines.write_event)
@@ -143,7 +151,7 @@ async def _watch(config: Config, keyring: Keyring | None, seeds: Sequence[Endpoi
     try:
         lines.write("listening", name=config.name, address=str(agent.endpoint))
         if seeds:
-            answered = await agent.join([(str(seed.address), seed.port) for seed in seeds])
+            answered = await agent.join(seeds)
             lines.write("asked", seeds=len(seeds), answered=answered)
             if not answered:
                 sys.stderr.write("memberlist: no seed answered; is the address right, and the key the same?\n")

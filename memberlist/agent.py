@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from memberlist.chance import Chance
-from memberlist.config import Config
+from memberlist.config import PORT, Config
 from memberlist.core import Core
 from memberlist.effects import (
     BroadcastMessage,
@@ -42,6 +42,7 @@ from memberlist.effects import (
 from memberlist.errors import ConfigError
 from memberlist.keyring import NONCE_LENGTH, Keyring
 from memberlist.members import NO_VETOES, Vetoes
+from memberlist.seeds import parse
 from memberlist.transport import Transport
 
 
@@ -171,16 +172,21 @@ class Agent:
             "longest_stall_s": self._core.lag.longest_s,
         }
 
-    async def join(self, seeds: Sequence[tuple[str, int]], *, timeout_s: float = 10.0) -> int:
+    async def join(self, seeds: Sequence[tuple[str, int] | str], *, timeout_s: float = 10.0) -> int:
         """Exchange member tables with every seed, all at once; return how many answered.
 
-        Seeds that are unreachable, do not resolve, refuse the key or are this member itself do not count, and nothing is
-        raised for them.
+        A seed is a host and a port, or text as seeds.parse reads it. Seeds that are unreachable, do not resolve, refuse the
+        key or are this member itself do not count, and nothing is raised for them.
+
+        Raises:
+            ConfigError: the text of a seed is none.
+
         """
+        places = [parse(seed, port=self._config.bind_port or PORT) if isinstance(seed, str) else seed for seed in seeds]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         waiting: list[asyncio.Future[bool]] = []
-        for seed in await self._resolved(seeds, timeout_s):
+        for seed in await self._resolved(places, timeout_s):
             if self._core is None:
                 break
             self._last_token += 1

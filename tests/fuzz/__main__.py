@@ -1,8 +1,8 @@
 """Long runs of the fuzzer.
 
 `python -m tests.fuzz --count 2000000` changes the bytes of real peers at random, from --seed on. `--atheris` lets atheris
-choose the changes by the code they reach, until --seconds are over; it is no dependency of this project: install it where you
-want to use it (`pip install atheris`). A failing input is printed in hex; `--input HEX` feeds it again.
+choose the changes by the code they reach, until --seconds are over or --count inputs were tried; what reached new code is kept
+in --corpus for the next run. A failing input is printed in hex, or by atheris in a file; `--input HEX` feeds it again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_COUNT = 50_000
 _REPORT_EVERY = 100_000
 
 
@@ -26,14 +27,15 @@ def resident_mib() -> float:
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line says; return the exit status."""
     made = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    made.add_argument("--count", type=int, default=50_000)
+    made.add_argument("--count", type=int, help="inputs (default 50000; with --atheris no limit)")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--atheris", action="store_true", help="coverage-guided; needs the package atheris")
+    made.add_argument("--atheris", action="store_true", help="coverage-guided")
     made.add_argument("--seconds", type=int, default=600, help="with --atheris")
+    made.add_argument("--corpus", type=Path, default=ROOT / ".lab" / "fuzz", help="with --atheris: where inputs are kept")
     made.add_argument("--input", metavar="HEX", help="feed this one input")
     asked = made.parse_args(words)
     if asked.atheris:
-        return _guided(asked.seconds)
+        return _guided(asked)
     from tests.fuzz.targets import Corpus, Readers  # noqa: PLC0415  (atheris must be imported before what it watches)
 
     readers = Readers()
@@ -41,33 +43,36 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"{readers.feed(bytes.fromhex(asked.input))} readers made sense of it\n")
         return 0
     corpus = Corpus(asked.seed)
+    count = _COUNT if asked.count is None else asked.count
     started, read = time.monotonic(), 0
-    for number in range(1, asked.count + 1):
+    for number in range(1, count + 1):
         data = corpus.next()
         try:
             read += readers.feed(data)
         except BaseException:
             sys.stdout.write(f"input {number} of seed {asked.seed}: {data.hex()}\n")
             raise
-        if number % _REPORT_EVERY == 0 or number == asked.count:
+        if number % _REPORT_EVERY == 0 or number == count:
             rate = number / (time.monotonic() - started)
             sys.stdout.write(f"{number} inputs, {read} readings made sense, {rate:.0f}/s, {resident_mib():.1f} MiB resident\n")
             sys.stdout.flush()
     return 0
 
 
-def _guided(seconds: int) -> int:
-    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415  (optional)
+def _guided(asked: argparse.Namespace) -> int:
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415  (not offered everywhere)
 
     with atheris.instrument_imports(include=["memberlist"]):
         from tests.fuzz.targets import Corpus, Readers  # noqa: PLC0415
 
     readers = Readers()
-    seeds = ROOT / ".lab" / "fuzz"
-    seeds.mkdir(parents=True, exist_ok=True)
+    asked.corpus.mkdir(parents=True, exist_ok=True)
     for number, entry in enumerate(Corpus(0).entries):
-        (seeds / f"vector-{number}").write_bytes(entry)
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=4096", str(seeds)], readers.feed)
+        (asked.corpus / f"vector-{number}").write_bytes(entry)
+    limits = [f"-max_total_time={asked.seconds}", "-max_len=4096", f"-artifact_prefix={asked.corpus}/failed-"]
+    if asked.count is not None:
+        limits.append(f"-runs={asked.count}")
+    atheris.Setup([sys.argv[0], *limits, f"-seed={asked.seed}", str(asked.corpus)], readers.feed)
     atheris.Fuzz()
     return 0
 

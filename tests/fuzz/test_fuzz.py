@@ -1,6 +1,10 @@
 """A bounded run of the fuzzer in every test run: nothing but WireError, and the memory stays flat."""
 
 import gc
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +35,21 @@ def test_fifty_thousand_changed_inputs_are_read_or_refused_and_the_memory_stays_
     assert done == COUNT
     assert read > COUNT // 2  # Inputs that every reader refuses at the first byte would show little.
     assert resident_mib() - before < GROWTH_MAX_MIB
+
+
+@pytest.mark.offered("atheris")
+def test_inputs_chosen_by_the_code_they_reach_are_read_or_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", "--atheris", "--count", "20000", "--seed", "1", "--corpus", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    reached = [int(edges) for edges in re.findall(r"cov: (\d+)", done.stderr)]
+    assert reached[-1] > reached[0] > 100  # It saw the readers' code, and found more of it than the vectors do.
+    assert not list(tmp_path.glob("failed-*"))
 
 
 def test_the_inputs_start_from_what_real_peers_sent_and_are_decided_by_the_seed() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -162,3 +163,16 @@ def test_a_document_that_cannot_be_applied_is_refused(body: bytes, code: int, te
 def test_an_apply_needs_a_manager() -> None:
     with pytest.raises(ApiError, match="fieldManager"):
         apply_as(None, "", service())
+
+
+@pytest.mark.parametrize("extra", [{"type": "string"}, True])
+def test_a_definition_whose_schema_has_a_map_can_be_applied(extra: Any) -> None:
+    version = {
+        "name": "v1",
+        "schema": {"openAPIV3Schema": {"properties": {"m": {"type": "object", "additionalProperties": extra}}}},
+    }
+    document = {
+        "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "x"},
+        "spec": {"versions": [version]},
+    }  # fmt: skip
+    assert apply.read(kind("CustomResourceDefinition"), ("", "x"), json.dumps(document).encode()) == document

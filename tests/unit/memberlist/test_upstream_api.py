@@ -12,6 +12,7 @@ from memberlist import Agent, Config, ConfigError, Conflicted, Joined, Keyring, 
 from memberlist.__main__ import _endpoint
 from memberlist.effects import Cause, Endpoint, MessageReceived, PingCompleted, UserStateReceived
 from memberlist.members import Vetoes
+from memberlist.seeds import parse
 
 KEY, OTHER_KEY = bytes(range(16)), bytes(range(16, 48))
 FAST: dict[str, Any] = {"probe_interval_s": 0.1, "probe_timeout_s": 0.05, "gossip_interval_s": 0.02}
@@ -234,15 +235,62 @@ def test_a_member_that_binds_everywhere_must_say_where_it_is(address: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "seed"),
+    [
+        ("1.2.3.4", ("1.2.3.4", 7946)),
+        ("1.2.3.4:8888", ("1.2.3.4", 8888)),
+        ("[1.2.3.4]:8888", ("1.2.3.4", 8888)),
+        ("::1", ("::1", 7946)),
+        ("[::1]", ("::1", 7946)),
+        ("[::1]:8888", ("::1", 8888)),
+        ("::ffff:1.2.3.4", ("::ffff:1.2.3.4", 7946)),
+        ("[2001:db8::1%eth0]:80", ("2001:db8::1%eth0", 80)),
+        ("node-3.example", ("node-3.example", 7946)),
+        ("node-3.example:80", ("node-3.example", 80)),
+        ("localhost", ("localhost", 7946)),
+        ("name/1.2.3.4", ("1.2.3.4", 7946)),
+        ("name/[::1]:80", ("::1", 80)),
+        ("site/name/host:80", ("host", 80)),
+    ],
+)
+def test_seeds_are_read_with_and_without_a_port_and_a_name_in_both_families(text: str, seed: tuple[str, int]) -> None:
+    assert parse(text) == seed
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "names no host"),
+        (":80", "names no host"),
+        ("name/", "names no host"),
+        ("/1.2.3.4", "before the slash"),
+        ("1.2.3.4:80000", "'80000' is no port"),
+        ("1.2.3.4:0", "'0' is no port"),
+        ("1.2.3.4:", "'' is no port"),
+        ("1.2.3.4:x", "'x' is no port"),
+        ("[::1", r"\[ADDRESS\]:PORT"),
+        ("[::1]80", r"\[ADDRESS\]:PORT"),
+        ("2001:db8::1:99999", r"\[ADDRESS\]:PORT"),
+    ],
+)
+def test_a_seed_that_is_none_is_refused_by_name(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse(text)
+
+
+@pytest.mark.parametrize(
     ("text", "endpoint"),
     [
         ("1.2.3.4", Endpoint.of("1.2.3.4", 7946)),
-        ("1.2.3.4:8888", Endpoint.of("1.2.3.4", 8888)),
-        ("[1.2.3.4]:8888", Endpoint.of("1.2.3.4", 8888)),
+        ("1.2.3.4:0", Endpoint.of("1.2.3.4", 0)),
         ("::1", Endpoint.of("::1", 7946)),
-        ("[::1]", Endpoint.of("::1", 7946)),
         ("[::1]:8888", Endpoint.of("::1", 8888)),
     ],
 )
-def test_addresses_are_read_with_and_without_a_port_in_both_families(text: str, endpoint: Endpoint) -> None:
+def test_a_member_is_bound_to_an_address_with_or_without_a_port_in_both_families(text: str, endpoint: Endpoint) -> None:
     assert _endpoint(text) == endpoint
+
+
+async def test_a_seed_is_looked_up_by_its_host_name() -> None:
+    async with running(Member("a"), Member("b")) as (a, b):
+        assert await b.agent.join([f"localhost:{a.agent.endpoint.port}"]) == 1
