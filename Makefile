@@ -1,5 +1,5 @@
 # The commands a user types. Everything else is in the modules they call.
-.PHONY: demo test lint lab down clean set-up bench generate
+.PHONY: demo test lint lab down clean set-up bench generate parity
 
 PYTHON := .venv/bin/python
 
@@ -37,11 +37,15 @@ lint: set-up
 	@.venv/bin/lint-imports
 
 bench: set-up  ## timings, for a quiet machine
+	@$(PYTHON) -m bench.apiserver
 	@$(PYTHON) -m bench.controller
 	@$(PYTHON) -m bench.memberlist
 
 generate: set-up  ## rewrite what is generated from the sources: CRDs
 	@$(PYTHON) -m cli generate
+
+parity: set-up  ## run the tests that have a title of MetalLB's tests, and write docs/reference/metallb-parity.md
+	@$(PYTHON) -m pytest -m parity --parity tests
 
 clean:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab down || true; fi

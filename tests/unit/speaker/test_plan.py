@@ -92,6 +92,7 @@ def test_no_advertisement_for_the_pool_means_no_announcement() -> None:
     assert decide(web, a_world("a", web, config=config)).reason is Reason.NO_MATCHING_ADVERTISEMENT
 
 
+@pytest.mark.parity("Speaker > serviceSelectors restrict the candidates")
 def test_service_selectors_restrict_an_advertisement_and_any_of_them_suffices() -> None:
     config = a_config(an_advertisement(services=(labelled(tier="web"), labelled(tier="db"))))
     for labels, reason in (({"tier": "db"}, Reason.WON_ELECTION), ({"tier": "x"}, Reason.NO_MATCHING_ADVERTISEMENT)):
@@ -99,6 +100,7 @@ def test_service_selectors_restrict_an_advertisement_and_any_of_them_suffices() 
         assert decide(service, a_world("a", service, config=config)).reason is reason
 
 
+@pytest.mark.parity("Speaker > allow-shared-ip with serviceSelectors is refused")
 def test_a_service_that_may_share_is_not_announced_by_an_advertisement_with_service_selectors() -> None:
     config = a_config(an_advertisement("all"), an_advertisement("some", services=(labelled(tier="web"),)))
     web = a_service(labels={"tier": "web"}, may_share=True)
@@ -109,6 +111,7 @@ def test_a_service_that_may_share_is_not_announced_by_an_advertisement_with_serv
     assert decide(plain, a_world("a", plain, config=config)).reason is Reason.WON_ELECTION
 
 
+@pytest.mark.parity("Speaker > policy Local: candidates are nodes with a usable endpoint, the hash decides")
 def test_local_policy_leaves_nodes_with_a_ready_endpoint_only() -> None:
     web = a_service(policy=LOCAL, ready_on="b")
     world = a_world("a b c", web)
@@ -141,6 +144,7 @@ def test_local_policy_with_endpoints_that_name_no_node_has_no_candidate() -> Non
         (a_world("a"), Reason.NODE_UNKNOWN),
     ],
 )
+@pytest.mark.parity("Speaker > the exclude label > on one node")
 def test_unfit_nodes_are_not_candidates(world: World, reason: Reason) -> None:
     web = a_service()
     verdict = judge(web, NodeName("b"), world)
@@ -151,6 +155,7 @@ def test_unfit_nodes_are_not_candidates(world: World, reason: Reason) -> None:
     assert "a is first of a for" in decision.detail
 
 
+@pytest.mark.parity("Speaker > the exclude label > ignored with the flag")
 def test_the_exclude_label_can_be_ignored() -> None:
     world = a_world("", node={"a": Node(NodeName("a"), excluded=True)}, members=None, honour_exclude_label=False)
     assert judge(a_service(), NodeName("a"), world) is ELIGIBLE
@@ -293,6 +298,7 @@ def test_both_families_follow_the_election_of_the_first_address() -> None:
     assert decide(web, worlds[0]).ranking == elect(web.addresses[0], worlds[0].cluster.nodes, {})
 
 
+@pytest.mark.parity("Speaker > interfaces of several advertisements are merged")
 def test_interfaces_are_the_union_over_advertisements_that_reach_this_node() -> None:
     config = a_config(
         an_advertisement("one", interfaces="eth0"),
@@ -329,6 +335,7 @@ def test_an_address_is_owned_on_the_interfaces_of_all_its_services() -> None:
     plan.check_invariants()
 
 
+@pytest.mark.parity("Wire > an address has as many users as services")
 def test_an_address_is_withdrawn_when_its_last_service_leaves() -> None:
     plan = Plan()
     plan.adopt(announcing("x", "192.0.2.10"))

@@ -102,6 +102,7 @@ def test_an_owned_address_is_answered() -> None:
     ],
     ids=["unicast", "probe", "foreign net"],
 )
+@pytest.mark.parity("Wire > a request to us or to all is answered")
 def test_every_honest_question_is_answered(question: Heard) -> None:
     responder = a_responder()
     say(responder, own(), 0.0)
@@ -118,6 +119,10 @@ def test_every_honest_question_is_answered(question: Heard) -> None:
         asked(sender_mac=MAC),
     ],
     ids=["not owned", "other interface", "unknown interface", "for another host", "own frame"],
+)
+@pytest.mark.parity(
+    "Wire > a request to another machine's address is ignored",
+    "Wire > the announcer may veto",
 )
 def test_nothing_else_is_answered(question: Heard) -> None:
     responder = a_responder(ETH0, ETH1)
