@@ -1,4 +1,4 @@
-"""Whose packet is it? (RFC 5880 section 6.8.6, RFC 5881 sections 3 and 5, RFC 5883.)"""
+"""Whose packet is it (RFC 5880 section 6.8.6, RFC 5881 sections 3 and 5, RFC 5883)?"""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -183,7 +184,7 @@ def test_packets_come_up_to_a_quarter_sooner_and_at_least_a_tenth_with_a_multipl
         chance = random.Random(multiplier)  # noqa: S311  (repeatable)
         session = Session(Timers(detect_multiplier=multiplier), MINE, chance.random)
         at = [time for time, effect in play(session, 2000.0) if isinstance(effect, Send)]
-        gaps = [after - before for before, after in zip(at, at[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(at)]
         assert low <= min(gaps) < low + 0.02
         assert high - 0.02 < max(gaps) <= high
 
