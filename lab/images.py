@@ -116,7 +116,7 @@ def _nginx(listen: int, location: str) -> Callable[[Sequence[str], Sequence[str]
             raise ImageError(f"the lab's nginx takes no command or args, not {[*command, *args]}")
         return Command(
             (NGINX, "-p", str(here), "-e", "stderr", "-c", str(here / "nginx.conf")),
-            files={"nginx.conf": nginx_configuration(here, f"server {{ listen {listen}; {location} }}")},
+            files={"nginx.conf": nginx_configuration(here, f"server {{ listen {listen}; listen [::]:{listen}; {location} }}")},
             directories=("temporary",),
         )
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from config.kinds.meta import Condition, LabelSelector
-from kube.objects import NodeStatus, View
+from kube.objects import NodeStatus, Service, ServiceSpec, View
 from kube.resources import Resource
 
 
@@ -164,11 +164,18 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     node_selector: dict[str, str] | None = None
 
 
+class PodIP(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One address of a Pod."""
+
+    ip: str = ""
+
+
 class PodStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What the kubelet reports."""
 
     phase: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] | None = msgspec.field(default=None, name="podIPs")
     conditions: tuple[Condition, ...] | None = None
 
 
@@ -177,6 +184,33 @@ class Pod(View, frozen=True, kw_only=True):
 
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+
+class ClientIPAffinity(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How long a client keeps its endpoint."""
+
+    timeout_seconds: int = 0
+
+
+class AffinityConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The settings of session affinity."""
+
+    client_ip: ClientIPAffinity | None = msgspec.field(default=None, name="clientIP")
+
+
+class ProxiedServiceSpec(ServiceSpec, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A Service's spec with what only a node's proxy reads."""
+
+    session_affinity: str = "None"
+    session_affinity_config: AffinityConfig | None = None
+    load_balancer_source_ranges: tuple[str, ...] | None = None
+    external_ips: tuple[str, ...] | None = msgspec.field(default=None, name="externalIPs")
+
+
+class ProxiedService(Service, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """core/v1 Service as a node's proxy reads it."""
+
+    spec: ProxiedServiceSpec = ProxiedServiceSpec()
 
 
 class RollingUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -259,6 +293,7 @@ class Node(View, frozen=True, kw_only=True):
     status: NodeStatus = NodeStatus()
 
 
+SERVICES: Final = Resource("", "v1", "services", "Service", ProxiedService)
 PODS: Final = Resource("", "v1", "pods", "Pod", Pod)
 NODES: Final = Resource("", "v1", "nodes", "Node", Node, namespaced=False)
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment", Deployment)

@@ -9,7 +9,8 @@ restart comes after 0.1 s, later ones after at most 5 s; liveness probes are not
 exec probes are refused, and the Pod says so in its status. runAsUser is not set: processes are root with the capabilities
 of the manifest, because a clone may lie where only root can read.
 
-power_off() is what a power cut does to a node: everything dies at once and nothing is reported any more.
+power_off() is what a power cut does to a node: everything dies at once and nothing is reported any more. freeze() stops all
+processes and the kubelet with them: nothing is started, probed, stopped or reported before thaw().
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +80,7 @@ class _PodState:
     pod: Pod
     directory: Path
     network: str | None = None
-    address: IPv4Address | None = None
+    addresses: tuple[IPv4Address, IPv6Address] | None = None
     containers: dict[str, _ContainerState] = field(default_factory=dict)
     started_at: str = ""
     reported: dict[str, Any] | None = None
@@ -96,6 +98,8 @@ class Kubelet:
         self._client = client
         self._pods: dict[str, _PodState] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._awake = asyncio.Event()
+        self._awake.set()
 
     async def run(self) -> None:
         """Be there for ever; Pods' tasks live in here."""
@@ -105,7 +109,7 @@ class Kubelet:
 
     def look(self, pods: Mapping[ObjectKey, Pod]) -> None:
         """Compare what should run on this node with what does."""
-        if not self.powered or self._group is None:
+        if not self.powered or self._group is None or not self._awake.is_set():
             return
         mine = {pod.metadata.uid: pod for pod in pods.values() if pod.spec.node_name == self.node.name}
         for uid, pod in mine.items():
@@ -136,6 +140,7 @@ class Kubelet:
     async def power_off(self) -> None:
         """Kill every process on the node and stop reporting. What was made for Pods stays, as disks do."""
         self.powered = False
+        self._awake.set()
         tasks = [state.task for state in self._pods.values() if state.task is not None]
         for state in self._pods.values():
             _kill(state)
@@ -153,6 +158,19 @@ class Kubelet:
         """Let the node run again; the next look() starts its Pods."""
         self.powered = True
 
+    def freeze(self) -> None:
+        """Stop all processes of the node, and act no more."""
+        self._awake.clear()
+        processes.signal_all(self._all_pids(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let everything go on; the next look() sees what was missed."""
+        processes.signal_all(self._all_pids(), signal.SIGCONT)
+        self._awake.set()
+
+    def _all_pids(self) -> list[int]:
+        return [pid for containers in self.pids().values() for pid in containers.values()]
+
     # One Pod
 
     async def _live(self, uid: str, state: _PodState) -> None:
@@ -169,6 +187,7 @@ class Kubelet:
             except (KubeError, OSError, NetlinkError) as error:
                 log.warning("pod_not_started", pod=state.pod.key, node=self.node.name, error=str(error))
                 await self._wait_with(state, "ContainerCreating", str(error))
+        await self._awake.wait()
         await _stop(state, grace_s=float(state.pod.spec.termination_grace_period_seconds))
         self._clear(state)
         await self._forget(state)
@@ -192,14 +211,14 @@ class Kubelet:
         await self._report(state)
         state.directory.mkdir(parents=True, exist_ok=True)
         if state.pod.spec.host_network:
-            state.network, state.address = self._places.topology.netns(self.node.name), self.node.ip
+            state.network = self._places.topology.netns(self.node.name)
+            state.addresses = (self.node.ip, self.node.ip6)
         elif state.network is None:
-            taken = {each.address for each in self._pods.values()}
-            address = next(free for free in self.node.pod_addresses() if free not in taken)
-            state.address = address
+            taken = {each.addresses for each in self._pods.values()}
+            addresses = state.addresses = next(free for free in self.node.pod_addresses() if free not in taken)
             name = state.pod.metadata.uid.replace("-", "")[:11]
             netns.remove([self._places.topology.netns(f"pod-{name}")])
-            state.network = await netns.attach_pod(self._places.topology, self.node, pod=name, address=address)
+            state.network = await netns.attach_pod(self._places.topology, self.node, pod=name, addresses=addresses)
 
     async def _volumes(self, state: _PodState) -> tuple[dict[str, Path], Mapping[tuple[str, str], podspec.CONTENTS]]:
         """Write the files of a Pod's volumes; returns where each is, and the Secrets and ConfigMaps that were read.
@@ -281,7 +300,7 @@ class Kubelet:
         """How to start a container."""
         assert state.network is not None
         if container.readiness_probe is not None:
-            podspec.probe_target(container, container.readiness_probe, pod_ip=str(state.address))  # Refuse it before it runs.
+            podspec.probe_target(container, container.readiness_probe, pod_ip=_ip(state))  # Refuse it before it runs.
         pod, here, host_ip = state.pod, state.directory / container.name, str(self.node.ip)
         here.mkdir(exist_ok=True)
         for name in command.directories:
@@ -300,7 +319,7 @@ class Kubelet:
                 "KUBERNETES_SERVICE_HOST": str(self._places.topology.control_plane.ip),
                 "KUBERNETES_SERVICE_PORT": str(API_PORT),
             }
-        downward = podspec.fields(pod, pod_ip=str(state.address), host_ip=host_ip)
+        downward = podspec.fields(pod, pod_ip=_ip(state), host_ip=host_ip)
         env = podspec.environment(container, downward, lambda kind, name: contents.get((kind, name)), base)
         wanted = container.security_context and container.security_context.capabilities
         return processes.Program(
@@ -320,6 +339,7 @@ class Kubelet:
         pause_s = FIRST_RESTART_S
         loop = asyncio.get_running_loop()
         while not _is_going(state):
+            await self._awake.wait()
             try:
                 if known.running is None or not known.running.alive:
                     known.running = await processes.start(program)
@@ -353,12 +373,15 @@ class Kubelet:
     async def _probe(self, state: _PodState, container: Container, probe: Probe) -> None:
         """Keep a container's readiness up to date."""
         known = state.containers[container.name]
-        address, port = podspec.probe_target(container, probe, pod_ip=str(state.address))
+        address, port = podspec.probe_target(container, probe, pod_ip=_ip(state))
         await asyncio.sleep(probe.initial_delay_seconds)
         failures = successes = 0
         while True:
             path = None if probe.http_get is None else probe.http_get.path
             good = await self._try(address, port, path, limit_s=float(probe.timeout_seconds))
+            if not self._awake.is_set():  # The node slept meanwhile: this tells nothing.
+                await self._awake.wait()
+                continue
             failures, successes = (0, successes + 1) if good else (failures + 1, 0)
             ready = known.ready
             if successes >= probe.success_threshold:
@@ -414,7 +437,8 @@ class Kubelet:
 
     async def _report(self, state: _PodState) -> None:
         """Write the Pod's status when it is not what was written last; tried again with the next change."""
-        status = _status(state, host_ip=str(self.node.ip))
+        await self._awake.wait()
+        status = _status(state, host_ips=(str(self.node.ip), str(self.node.ip6)))
         if status == state.reported or _is_going(state):
             return
         meta = state.pod.metadata
@@ -431,7 +455,13 @@ class Kubelet:
             state.reported = status
 
 
-def _status(state: _PodState, *, host_ip: str) -> dict[str, Any]:
+def _ip(state: _PodState) -> str:
+    """The Pod's first address."""
+    assert state.addresses is not None
+    return str(state.addresses[0])
+
+
+def _status(state: _PodState, *, host_ips: tuple[str, str]) -> dict[str, Any]:
     """The status of a Pod as the API has it, a merge patch."""
     containers = [_container_status(container, state.containers[container.name]) for container in state.pod.spec.containers]
     all_running = bool(containers) and all(each.running is not None for each in state.containers.values())
@@ -457,12 +487,12 @@ def _status(state: _PodState, *, host_ip: str) -> dict[str, Any]:
                 ),
             }
         )
-    address = str(state.address) if state.address is not None and state.network is not None else None
+    addresses = [str(each) for each in state.addresses or ()] if state.network is not None else []
     return {
         "phase": "Running" if began else "Pending",
-        "hostIP": host_ip,
-        "hostIPs": [{"ip": host_ip}],
-        **({"podIP": address, "podIPs": [{"ip": address}]} if address else {}),
+        "hostIP": host_ips[0],
+        "hostIPs": [{"ip": each} for each in host_ips],
+        **({"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]} if addresses else {}),
         "startTime": state.started_at,
         "conditions": conditions,
         "containerStatuses": containers,

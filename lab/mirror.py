@@ -9,7 +9,7 @@ from typing import Any, Final
 from kube import resources
 from kube.client import KubeClient
 from kube.informer import Reflector
-from kube.objects import EndpointSlice, Service
+from kube.objects import EndpointSlice
 from kube.store import Store, everything
 from lab import kinds
 from telemetry.log import get_logger
@@ -21,7 +21,7 @@ class Mirror:
     """What the API server holds, as far as the lab reads it. run() keeps it up to date."""
 
     def __init__(self, client: KubeClient) -> None:
-        self.services: Store[Service] = Store()
+        self.services: Store[kinds.ProxiedService] = Store()
         self.slices: Store[EndpointSlice] = Store()
         self.pods: Store[kinds.Pod] = Store()
         self.nodes: Store[kinds.Node] = Store()
@@ -33,7 +33,7 @@ class Mirror:
         self._reflectors: list[Reflector[Any]] = [
             Reflector(client, resource, store, dirty=self._changed, fingerprint=everything, log=log, namespace=namespace)
             for resource, store, namespace in (
-                (resources.SERVICES, self.services, None),
+                (kinds.SERVICES, self.services, None),
                 (resources.ENDPOINT_SLICES, self.slices, None),
                 (kinds.PODS, self.pods, None),
                 (kinds.NODES, self.nodes, None),

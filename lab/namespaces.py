@@ -103,6 +103,14 @@ def tcp_socket(name: str) -> socket.socket:
     return made
 
 
+def tcp_listener(name: str, port: int) -> socket.socket:
+    """A TCP socket in a namespace that listens at a port of all its addresses, of both families."""
+    with inside(name):
+        made = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    made.setblocking(False)
+    return made
+
+
 def netlink(name: str) -> AsyncIPRoute:
     """A connection to the kernel's routing tables in a namespace; an asynchronous context manager."""
     with inside(name):

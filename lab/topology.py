@@ -7,6 +7,9 @@ and `client`, a machine outside the cluster.
 Addresses: the control plane is the network's .2, the client .3, nodes start at .11. In a /24 that leaves .20 and above to
 address pools, which is where the tutorial's pool lies; so a /24 holds nine nodes. A bigger network keeps its first 256
 addresses free of nodes: node i is at offset 256 + 10 + i.
+
+Every machine has an IPv6 address beside it, with the same digits at the end: 192.168.20.11 is also 2001:db8:20::11. The lab is
+a dual-stack cluster whose first family is IPv4.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +37,15 @@ POD_NETWORK: Final = IPv4Network("198.18.0.0/15")
 SERVICE_NETWORK: Final = IPv4Network("10.96.0.0/16")
 """Cluster IPs; the first address is the API server's."""
 
+NETWORK6: Final = IPv6Network("2001:db8:20::/64")
+"""The switch's IPv6 network, from the documentation range; address pools start at ::1000."""
+
+POD_NETWORK6: Final = IPv6Network("2001:db8:198::/48")
+"""All Pods, by IPv6: a /64 for every node."""
+
+SERVICE_NETWORK6: Final = IPv6Network("fd00:10:96::/112")
+"""IPv6 cluster IPs."""
+
 KUBERNETES_SERVICE: Final = IPv4Address("10.96.0.1")
 API_PORT: Final = 6443
 MAX_NODES: Final = 200
@@ -47,15 +59,21 @@ class TopologyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Something with a cable to the switch. `name` is what the user types; `address` is that of its eth0."""
+    """Something with a cable to the switch. `name` is what the user types; the addresses are those of its eth0."""
 
     name: str
     address: IPv4Interface
+    address6: IPv6Interface
 
     @property
     def ip(self) -> IPv4Address:
         """The address without its prefix length."""
         return self.address.ip
+
+    @property
+    def ip6(self) -> IPv6Address:
+        """The IPv6 address without its prefix length."""
+        return self.address6.ip
 
     @property
     def mac(self) -> str:
@@ -65,18 +83,25 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Node(Machine):
-    """A machine that runs Pods, which get their addresses from `pod_network`; its first address is the node's bridge."""
+    """A machine that runs Pods, which get their addresses from the Pod networks; the first address of each is the node's bridge."""
 
     pod_network: IPv4Network
+    pod_network6: IPv6Network
 
     @property
     def pod_gateway(self) -> IPv4Address:
         """The address of the node's own bridge, where its Pods send everything."""
         return self.pod_network[1]
 
-    def pod_addresses(self) -> Iterator[IPv4Address]:
-        """The addresses a Pod of this node may have, lowest first."""
-        return (self.pod_network[offset] for offset in range(2, self.pod_network.num_addresses - 1))
+    @property
+    def pod_gateway6(self) -> IPv6Address:
+        """The same by IPv6."""
+        return self.pod_network6[1]
+
+    def pod_addresses(self) -> Iterator[tuple[IPv4Address, IPv6Address]]:
+        """The addresses a Pod of this node may have, one of each family, lowest first."""
+        offsets = range(2, self.pod_network.num_addresses - 1)
+        return ((self.pod_network[offset], self.pod_network6[offset]) for offset in offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +175,19 @@ def plan(identity: str, *, nodes: int = 3, network: IPv4Network | None = None) -
             f"{network} has no room for {nodes} nodes: a /24 holds 9, a /22 holds {MAX_NODES}; choose another --net"
         )
 
-    def interface(offset: int) -> IPv4Interface:
-        return IPv4Interface((network[offset], network.prefixlen))
+    def interfaces(offset: int) -> tuple[IPv4Interface, IPv6Interface]:
+        same_digits = int(str(offset), 16)
+        return IPv4Interface((network[offset], network.prefixlen)), IPv6Interface((NETWORK6[same_digits], NETWORK6.prefixlen))
 
-    pod_networks = POD_NETWORK.subnets(new_prefix=24)
+    pod_networks = zip(POD_NETWORK.subnets(new_prefix=24), POD_NETWORK6.subnets(new_prefix=64), strict=False)
     next(pod_networks)
     return Topology(
         lab_id=identity,
         network=network,
-        control_plane=Machine(CONTROL_PLANE, interface(2)),
-        client=Machine(CLIENT, interface(3)),
+        control_plane=Machine(CONTROL_PLANE, *interfaces(2)),
+        client=Machine(CLIENT, *interfaces(3)),
         nodes=tuple(
-            Node(f"n{index + 1}", interface(first + index), pod_network)
-            for index, pod_network in zip(range(nodes), pod_networks, strict=False)
+            Node(f"n{index + 1}", *interfaces(first + index), *networks)
+            for index, networks in zip(range(nodes), pod_networks, strict=False)
         ),
     )

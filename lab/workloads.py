@@ -284,22 +284,29 @@ def place(pods: Iterable[Pod], nodes: Iterable[Node]) -> list[tuple[Pod, str]]:
 
 
 def slices_of(service: Service, pods: Iterable[Pod]) -> list[dict[str, Any]]:
-    """The EndpointSlices a Service should have: one for every set of port numbers that its Pods resolve the ports to."""
+    """The EndpointSlices a Service should have: for each of its families one for every set of port numbers its Pods resolve to."""
     selector = service.spec.selector
     if not selector or service.spec.type == "ExternalName":
         return []
+    everybody = sorted(pods, key=lambda pod: pod.key)
+    return [body for family in service.spec.ip_families or ("IPv4",) for body in _slices_of_family(service, everybody, family)]
+
+
+def _slices_of_family(service: Service, pods: Iterable[Pod], family: str) -> list[dict[str, Any]]:
+    selector = service.spec.selector or {}
     groups: dict[tuple[tuple[str, str, int], ...], list[dict[str, Any]]] = {}
-    for pod in sorted(pods, key=lambda pod: pod.key):
-        if pod.metadata.namespace != service.metadata.namespace or not pod.status.pod_ip or pod.status.phase != "Running":
+    for pod in pods:
+        address = _address(pod, family)
+        if pod.metadata.namespace != service.metadata.namespace or not address or pod.status.phase != "Running":
             continue
         if not all((pod.metadata.labels or {}).get(key) == value for key, value in selector.items()):
             continue
         resolved = ((port, _target_port(port, pod)) for port in service.spec.ports or ())
         ports = tuple((port.name, port.protocol, number) for port, number in resolved if number is not None)
-        groups.setdefault(ports, []).append(_endpoint(pod, publish=service.spec.publish_not_ready_addresses))
+        groups.setdefault(ports, []).append(_endpoint(pod, address, publish=service.spec.publish_not_ready_addresses))
     if not groups:
         groups[()] = []
-    base = hashlib.sha256(service.metadata.uid.encode()).hexdigest()[:5]
+    base = hashlib.sha256(f"{service.metadata.uid}{'' if family == 'IPv4' else family}".encode()).hexdigest()[:5]
     reference = OwnerReference(
         api_version="v1",
         kind="Service",
@@ -318,7 +325,7 @@ def slices_of(service: Service, pods: Iterable[Pod]) -> list[dict[str, Any]]:
                 "labels": {SERVICE_NAME_LABEL: service.metadata.name, MANAGED_BY_LABEL: MANAGED_BY},
                 "ownerReferences": [msgspec.to_builtins(reference)],
             },
-            "addressType": "IPv4",
+            "addressType": family,
             "endpoints": endpoints,
             "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
         }
@@ -337,10 +344,16 @@ def _target_port(port: ServicePort, pod: Pod) -> int | None:
     return None
 
 
-def _endpoint(pod: Pod, *, publish: bool) -> dict[str, Any]:
+def _address(pod: Pod, family: str) -> str:
+    """A Pod's address of a family, or nothing."""
+    known = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips or ()))
+    return next((ip for ip in known if ip and (":" in ip) == (family == "IPv6")), "")
+
+
+def _endpoint(pod: Pod, address: str, *, publish: bool) -> dict[str, Any]:
     ready = is_ready(pod)
     return {
-        "addresses": [pod.status.pod_ip],
+        "addresses": [address],
         "conditions": {"ready": publish or (ready and not is_going(pod)), "serving": ready, "terminating": is_going(pod)},
         "nodeName": pod.spec.node_name,
         "targetRef": {"kind": "Pod", "namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid},

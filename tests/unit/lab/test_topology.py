@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ def test_the_default_lab_leaves_the_tutorials_pool_free() -> None:
 def test_every_machine_has_its_own_address_mac_and_pod_network(nodes: int) -> None:
     lab = topology.plan("labx", nodes=nodes)
     assert len({machine.ip for machine in lab.machines}) == nodes + 2
+    assert len({machine.ip6 for machine in lab.machines}) == nodes + 2
+    assert all(machine.ip6 in topology.NETWORK6 for machine in lab.machines)
     assert len({machine.mac for machine in lab.machines}) == nodes + 2
     assert len({node.pod_network for node in lab.nodes}) == nodes
     assert all(node.pod_network.subnet_of(topology.POD_NETWORK) for node in lab.nodes)
@@ -58,9 +60,15 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 def test_pods_get_addresses_beside_their_gateway() -> None:
     node = topology.plan("labx").nodes[0]
     addresses = list(node.pod_addresses())
-    assert addresses[0] == IPv4Address("198.18.1.2")
-    assert addresses[-1] == IPv4Address("198.18.1.254")
-    assert node.pod_gateway not in addresses
+    assert addresses[0] == (IPv4Address("198.18.1.2"), IPv6Address("2001:db8:198:1::2"))
+    assert addresses[-1][0] == IPv4Address("198.18.1.254")
+    assert all(node.pod_gateway != four and node.pod_gateway6 != six for four, six in addresses)
+
+
+def test_the_ipv6_address_of_a_machine_ends_in_the_digits_of_its_ipv4_address() -> None:
+    lab = topology.plan("labx", nodes=20)
+    assert (str(lab.client.ip6), str(lab.nodes[0].ip6)) == ("2001:db8:20::3", "2001:db8:20::267")
+    assert str(topology.plan("labx").nodes[0].ip6) == "2001:db8:20::11"
 
 
 def test_two_state_directories_make_two_identities(tmp_path: Path) -> None:

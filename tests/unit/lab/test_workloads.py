@@ -16,6 +16,7 @@ from lab.kinds import (
     Node,
     NodeSpec,
     Pod,
+    PodIP,
     PodSpec,
     PodStatus,
     RollingUpdate,
@@ -218,6 +219,15 @@ def test_a_slice_names_every_selected_pod_with_its_node_and_readiness() -> None:
         ("198.18.1.3", "n1", {"ready": False, "serving": True, "terminating": True}),
     ]
     assert body["metadata"]["labels"][workloads.SERVICE_NAME_LABEL] == "web"
+
+
+def test_a_service_of_two_families_has_slices_of_both() -> None:
+    pod = a_pod("p1")
+    pod = replace(pod, status=replace(pod.status, pod_ips=(PodIP(ip="198.18.1.2"), PodIP(ip="2001:db8:198:1::2"))))
+    four, six = workloads.slices_of(a_service(ip_families=("IPv4", "IPv6")), [pod, a_pod("p2")])
+    assert (four["addressType"], six["addressType"]) == ("IPv4", "IPv6")
+    assert [endpoint["addresses"] for endpoint in six["endpoints"]] == [["2001:db8:198:1::2"]]  # p2 has no IPv6 address.
+    assert four["metadata"]["name"] != six["metadata"]["name"]
 
 
 def test_a_service_that_selects_nothing_has_an_empty_slice_and_one_without_selector_has_none() -> None:
