@@ -9,7 +9,6 @@ http.py calls it with decoded requests; controllers.py calls it for what a clust
 from __future__ import annotations
 
 import base64
-import copy
 import random
 import uuid
 from collections.abc import Callable, Sequence
@@ -247,7 +246,7 @@ class Api:
             version = resource.custom.versions[resource.version]
             structural.default(document, version.schema)
             was = (
-                from_storage(resource, copy.deepcopy(old))
+                from_storage(resource, codec.copy_of(old))
                 if old is not None and resource.version != resource.custom.storage
                 else old
             )
@@ -323,7 +322,7 @@ class Api:
         if rv is not None and rv != stored.rv:
             raise conflict(resource.group, resource.plural, stored.key[1], MODIFIED)
         old_stored: Json = msgspec.json.decode(stored.body)
-        old = from_storage(resource, copy.deepcopy(old_stored))
+        old = from_storage(resource, msgspec.json.decode(stored.body))
         inherit_identity(document["metadata"], old["metadata"])
         # What a status write says about metadata that is not its to change still counts as an attempt at ownership.
         tried: Json = {}
@@ -338,7 +337,7 @@ class Api:
             new["metadata"]["generation"] = int(old_stored["metadata"].get("generation", 0)) + 1
         elif resource.generation:
             new["metadata"]["generation"] = old_stored["metadata"].get("generation", 1)
-        shown = new if is_stored_form(resource) else from_storage(resource, copy.deepcopy(new))
+        shown = new if is_stored_form(resource) else from_storage(resource, codec.copy_of(new))
         shown["metadata"] |= tried
         apply.track(shown, old, resource, call.manager, sub, self.timestamp(), before=before_tracking, applied=call.applied)
         for member in tried:
@@ -361,7 +360,7 @@ class Api:
             self._remove(resource, stored, old)  # Watchers see the state before the last finalizer went.
             return from_storage(resource, new)
         self._put(resource, new)
-        return new if is_stored_form(resource) else from_storage(resource, copy.deepcopy(new))
+        return new if is_stored_form(resource) else from_storage(resource, codec.copy_of(new))
 
     @staticmethod
     def _held(resource: Resource, document: Json) -> bool:
@@ -376,7 +375,7 @@ class Api:
             if resource.status_metadata == "new":
                 kept["metadata"] = document["metadata"]
             else:
-                kept["metadata"] = {**copy.deepcopy(old["metadata"])}
+                kept["metadata"] = {**codec.copy_of(old["metadata"])}
                 if "managedFields" in document["metadata"]:
                     kept["metadata"]["managedFields"] = document["metadata"]["managedFields"]
             return kept
@@ -384,7 +383,7 @@ class Api:
             document = dict(document)
             document.pop("status", None)
             if "status" in old:
-                document["status"] = copy.deepcopy(old["status"])
+                document["status"] = codec.copy_of(old["status"])
         return document
 
     # Patching
@@ -544,7 +543,7 @@ class Api:
     ) -> Json:
         """Begin a deletion that something still holds up."""
         metadata = document["metadata"]
-        old = copy.deepcopy(document)
+        old = codec.copy_of(document)
         if finalizers:
             metadata["finalizers"] = list(finalizers)
         if not metadata.get("deletionTimestamp"):
@@ -581,7 +580,7 @@ class Api:
         stored = self.store.get(resource.storage, key)
         if stored is not None:
             old: Json = msgspec.json.decode(stored.body)
-            new = copy.deepcopy(old)
+            new = codec.copy_of(old)
             change(new)
             self._finish(resource, stored, old, new, Call())
 

@@ -200,6 +200,7 @@ class Registry:
     )
     definitions: dict[str, Definition] = field(default_factory=dict)
     version: int = 0  # Changes with every change of the custom part, for caches of discovery and OpenAPI.
+    _stored_as: dict[str, Resource] = field(default_factory=dict)  # Derived; empty when it has to be made anew.
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         """The resource, or None."""
@@ -207,14 +208,13 @@ class Registry:
 
     def by_storage(self, storage: str) -> Resource | None:
         """The resource in whose form a shelf of the store keeps its objects."""
-        for resource in self.served.values():
-            if (
-                resource.storage == storage
-                and not resource.store_as
-                and (resource.custom is None or resource.custom.storage == resource.version)
-            ):
-                return resource
-        return None
+        if not self._stored_as:
+            self._stored_as = {
+                r.storage: r
+                for r in self.served.values()
+                if not r.store_as and (r.custom is None or r.custom.storage == r.version)
+            }
+        return self._stored_as.get(storage)
 
     def by_kind(self, group: str, version: str, kind: str) -> Resource | None:
         """The resource of a kind."""
@@ -244,6 +244,7 @@ class Registry:
             self.definitions[name] = definition
             self.served.update({(r.group, r.version, r.plural): r for r in resources})
         self.version += 1
+        self._stored_as = {}
 
 
 def version_rank(version: str) -> tuple[int, int, int, str]:
