@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -23,6 +24,7 @@ PACKAGES: Final = {
     "tshark": "tshark",
     "nginx": "nginx-light",
     "nft": "nftables",
+    "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
 }
 OFFERED: Final[Mapping[str, tuple[str, Callable[[], bool]]]] = {
     "atheris": ("machine", lambda: platform.machine() == "x86_64" and sys.version_info < (3, 14)),
@@ -33,7 +35,7 @@ LEFT_OUT: Final = pytest.StashKey[Counter[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
-    config.addinivalue_line("markers", "needs(*what): programs, or root, that the test cannot do without")
+    config.addinivalue_line("markers", "needs(*what): programs, files, or root, that the test cannot do without")
     config.addinivalue_line("markers", "offered(*what): what the test cannot do without and nobody can install; see OFFERED")
     config.stash[LEFT_OUT] = Counter()
 
@@ -66,5 +68,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if what == "root":
                 if os.geteuid() != 0:
                     pytest.fail("needs root; run make test with sudo", pytrace=False)
-            elif shutil.which(what, path=PATH) is None:
+            elif not Path(what).exists() if what.startswith("/") else shutil.which(what, path=PATH) is None:
                 pytest.fail(f"needs {what}; apt-get install {PACKAGES[what]} (make test does)", pytrace=False)
