@@ -17,6 +17,8 @@ from typing import Final
 
 import pytest
 
+from tests.parity.plugin import Parity
+
 PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 PACKAGES: Final = {
     "serf": "serf",
@@ -33,9 +35,17 @@ OFFERED: Final[Mapping[str, tuple[str, Callable[[], bool]]]] = {
 LEFT_OUT: Final = pytest.StashKey[Counter[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of what is measured against MetalLB's own tests."""
+    parser.addoption("--parity", action="store_true", help="write the outcome of tests with titles into metallb-parity.md")
+    parser.addoption("--parity-links", type=Path, metavar="FILE", help="write the titles of all tests into a file (JSON)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "needs(*what): programs, files, or root, that the test cannot do without")
+    config.addinivalue_line("markers", "parity(*titles): tests of MetalLB (tests/parity/titles.toml) that this one shows")
+    config.pluginmanager.register(Parity(config.getoption("--parity-links"), write=config.getoption("--parity")))
     config.addinivalue_line("markers", "offered(*what): what the test cannot do without and nobody can install; see OFFERED")
     config.stash[LEFT_OUT] = Counter()
 

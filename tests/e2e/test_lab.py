@@ -157,7 +157,7 @@ def test_down_clears_what_a_killed_lab_left_and_may_be_repeated(small: Lab) -> N
         (["up", "--nodes", "99", "--net", "192.168.20.0/24"], "a /24 holds 9"),
         (["exec", "n9", "--", "true"], "its machines are"),
         (["kill", "n9"], "there is no node 'n9'"),
-        (["restore", "n1"], "n1 has power"),
+        (["restore", "n1"], "kill n1: that is not in force"),
         (["run", "nothing"], "there are first_service, node_death"),
     ],
 )
