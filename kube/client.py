@@ -26,10 +26,10 @@ from yarl import URL
 from config.kinds.meta import ObjectMeta
 from kube.auth import Access, Credentials, CredentialsError, load_client_certificate
 from kube.errors import Gone, Malformed, Status, Unreachable, error_of, error_of_answer
-from kube.objects import ObjectKey, View, key_of
+from kube.objects import Known, ObjectKey, key_of
 from kube.resources import Resource
 
-T = TypeVar("T", bound=View)
+T = TypeVar("T", bound=Known)
 
 PAGE_SIZE: Final = 500
 CONNECT_LIMIT_S: Final = 5.0
@@ -536,7 +536,7 @@ def _event_of(resource: Resource[T], line: bytes) -> WatchEvent[T]:
         view = resource.decode(parts.object)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _unreadable(kind, parts.object, error)
-    return WatchEvent(kind, view, view.metadata.resource_version)
+    return WatchEvent(kind, view, view.version)
 
 
 async def _events(resource: Resource[T], response: aiohttp.ClientResponse) -> AsyncGenerator[WatchEvent[T], None]:

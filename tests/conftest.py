@@ -26,6 +26,8 @@ PACKAGES: Final = {
     "tshark": "tshark",
     "nginx": "nginx-light",
     "nft": "nftables",
+    "vtysh": "frr",
+    "bird": "bird2",
 }
 OFFERED: Final[Mapping[str, tuple[str, Callable[[], bool]]]] = {
     "atheris": ("machine", lambda: platform.machine() == "x86_64" and sys.version_info < (3, 14)),

@@ -196,7 +196,7 @@ _PACKAGES = {
 _SIMPLE: dict[str, Json] = {
     "string": {"type": "string"}, "int": {"type": "integer", "format": "int32"}, "bool": {"type": "boolean"}, "number": {"type": "number"},
     "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {},
-    "intstr": {"type": "string", "format": "int-or-string"}, "schema or bool": {},
+    "intstr": {"type": "string", "format": "int-or-string"}, "schemaOrBool": {},
 }  # fmt: skip
 
 
@@ -263,7 +263,7 @@ def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json
         if required:
             schema["required"] = required
         for member, field in TYPES[name].items():
-            properties[member] = _reference(field.type, package, pending)
+            properties[member] = _reference(field.kind, package, pending)
             if described.get(member):
                 properties[member]["description"] = described[member]
             if (key := MERGE_KEYS.get(f"{name}.{member}", "-")) != "-":
