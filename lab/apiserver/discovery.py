@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lab.apiserver.patching import MERGE_KEYS
 from lab.apiserver.resources import Registry, Resource
-from lab.apiserver.typed import TYPES, go_name
+from lab.apiserver.typed import SCHEMAS, TYPES, go_name
 
 Json = dict[str, Any]
 _SUB_VERBS = {
@@ -266,10 +265,9 @@ def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json
             properties[member] = _reference(field.kind, package, pending)
             if described.get(member):
                 properties[member]["description"] = described[member]
-            if (key := MERGE_KEYS.get(f"{name}.{member}", "-")) != "-":
-                properties[member] |= {"x-kubernetes-patch-strategy": "merge"} | (
-                    {"x-kubernetes-patch-merge-key": key} if key else {}
-                )
+            key = SCHEMAS[name]["properties"][member].get("x-kubernetes-patch-merge-key")
+            if key is not None:
+                properties[member] |= {"x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": key}
         if name in kinds:
             r = kinds[name]
             schema["x-kubernetes-group-version-kind"] = [{"group": r.group, "kind": r.kind, "version": r.version}]

@@ -39,7 +39,7 @@ def _named(number: int, name: str, value: bytes) -> bytes:
 def _extensions(number: int, members: Mapping[str, Any]) -> bytes:
     """The vendor extensions; their values are YAML texts, of which JSON is one kind."""
     return b"".join(
-        _named(number, name, _field(2, msgspec.json.encode(members[name]))) for name in _EXTENSIONS if name in members
+        _named(number, name, _field(2, msgspec.json.encode(members[name]))) for name in _EXTENSIONS if members.get(name)
     )
 
 
