@@ -157,9 +157,14 @@ def _up(where: Paths, arguments: argparse.Namespace) -> int:
 
 
 def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
-    from lab.supervisor import main as supervise  # noqa: PLC0415 - The other verbs need not load the whole cluster.
+    from lab.guardian import guarded  # noqa: PLC0415 - The other verbs need neither this nor the whole cluster.
 
-    return asyncio.run(supervise(where, nodes=arguments.nodes, network=arguments.net))
+    def supervise() -> int:
+        from lab.supervisor import main as be_the_lab  # noqa: PLC0415 - Nor does the guardian need the cluster.
+
+        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net))
+
+    return guarded(where, supervise)
 
 
 def _down(where: Paths, _: argparse.Namespace) -> int:

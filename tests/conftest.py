@@ -27,6 +27,8 @@ PACKAGES: Final = {
     "nginx": "nginx-light",
     "nft": "nftables",
     "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+    "vtysh": "frr",
+    "bird": "bird2",
 }
 OFFERED: Final[Mapping[str, tuple[str, Callable[[], bool]]]] = {
     "atheris": ("machine", lambda: platform.machine() == "x86_64" and sys.version_info < (3, 14)),
