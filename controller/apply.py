@@ -196,7 +196,7 @@ class StatusWriter:
         if self._source.is_unresolved(key):
             namespace, _, name = key.partition("/")
             try:
-                self._source.reread(observe.service(await self._client.get(SERVICES, name, namespace)))
+                self._source.reread(await self._client.get(observe.REDUCED_SERVICES, name, namespace))
             except NotFound:
                 pass  # The watch tells.
             except KubeError as error:
@@ -208,7 +208,7 @@ class StatusWriter:
         """Read the Service again; true if the write may be tried at once on what is there now."""
         namespace, _, name = write.service.partition("/")
         try:
-            return self._source.reread(observe.service(await self._client.get(SERVICES, name, namespace)))
+            return self._source.reread(await self._client.get(observe.REDUCED_SERVICES, name, namespace))
         except KubeError:
             return False
 

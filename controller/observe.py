@@ -7,8 +7,9 @@ text of the problem is part of the value, and the plan says it to the user.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from controller.ipam.sharing import ALONE, Port, Use
 from controller.world import FamilyPolicy, Recorded, Service, Verdict, family_of
 from kube import objects
 from kube.objects import ObjectKey
+from kube.resources import SERVICES
 from kube.store import Store, generation
 
 PREFIX: Final = "metallb.io/"
@@ -57,6 +59,7 @@ KEEP_ADDRESS_FOR: Final = "lb.metallb-py.io/keep-address-for"
 """Annotation of a Service: how long its addresses are kept back for it once it is deleted."""
 KEEP_LONGEST_S: Final = 366 * 24 * 3600.0
 
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 REPORTED: Final = ("BGPAdvertisement", "BGPPeer", "BFDProfile", "Community")
 
 
@@ -65,7 +68,7 @@ class Stores:
     """What the reflectors fill, and the event they set."""
 
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
-    services: Store[objects.Service] = field(default_factory=Store)
+    services: Store[Service] = field(default_factory=Store)
     pools: Store[objects.RawObject] = field(default_factory=Store)
     l2_advertisements: Store[objects.RawObject] = field(default_factory=Store)
     namespaces: Store[objects.Namespace] = field(default_factory=Store)
@@ -92,8 +95,7 @@ class Stores:
 
     def service(self, key: str) -> Service | None:
         """A Service as decisions see it; None if it is gone."""
-        document = self.services.get(ObjectKey(key))
-        return None if document is None else service(document)
+        return self.services.get(ObjectKey(key))
 
     def pool(self, namespace: str, name: PoolName) -> objects.RawObject | None:
         """A pool as it came."""
@@ -105,25 +107,9 @@ class Stores:
         return stores[ref.kind].get(ObjectKey(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name))
 
 
-def service_fingerprint(service: objects.Service) -> object:
+def service_fingerprint(service: Service) -> object:
     """What of a Service a decision reads: if this stays the same, nothing has to be decided."""
-    spec, meta = service.spec, service.metadata
-    annotations = meta.annotations or {}
-    return (
-        meta.uid,
-        meta.labels,
-        tuple(annotations.get(key) for key in (*INPUTS, ALLOCATED_FROM_POOL, KEEP_ADDRESS_FOR)),
-        spec.type,
-        spec.load_balancer_class,
-        spec.load_balancer_ip,
-        spec.cluster_ip,
-        spec.cluster_ips,
-        spec.ip_families,
-        spec.ip_family_policy,
-        _use(service),
-        service.status.load_balancer,
-        _verdict(service.status.conditions or ()),
-    )
+    return replace(service, version="")
 
 
 def service(document: objects.Service) -> Service:
@@ -137,8 +123,8 @@ def service(document: objects.Service) -> Service:
         key=ServiceKey(f"{meta.namespace}/{meta.name}"),
         uid=meta.uid,
         version=meta.resource_version,
-        created=meta.creation_timestamp,
-        labels=MappingProxyType(meta.labels or {}),
+        created=sys.intern(meta.creation_timestamp),
+        labels=MappingProxyType(meta.labels) if meta.labels else NO_LABELS,
         load_balancer=spec.type == "LoadBalancer",
         load_balancer_class=spec.load_balancer_class,
         cluster_ips=_addresses(spec.cluster_ips or (spec.cluster_ip,)),
@@ -153,6 +139,10 @@ def service(document: objects.Service) -> Service:
         deprecated_annotations=tuple(sorted(key for key in annotations if key.startswith(DEPRECATED_PREFIX))),
         recorded=_recorded(document.status, annotations.get(ALLOCATED_FROM_POOL)),
     )
+
+
+REDUCED_SERVICES: Final = SERVICES.reduced(service)
+"""Services of which nothing is kept but what decisions read: a fifth of the view."""
 
 
 def _annotation(annotations: Mapping[str, str], name: str) -> str:

@@ -84,7 +84,7 @@ class Outbox:
         self._confirmed: dict[ServiceKey, _Confirmed] = {}
         self._sent: dict[ServiceKey, list[Write]] = {}
         self._shown: dict[ServiceKey, tuple[IPAddress, ...]] = {}
-        self._shown_by: dict[IPAddress, set[ServiceKey]] = {}
+        self._shown_by: dict[IPAddress, tuple[ServiceKey, ...]] = {}
         self._meant: dict[ServiceKey, tuple[IPAddress, ...]] = {}
         self._vanished: set[tuple[IPAddress, ServiceKey]] = set()
 
@@ -241,8 +241,10 @@ class Outbox:
             self._shown[key] = now
         for address in set(before) - set(now):
             self._vanished.add((address, key))
-            self._shown_by[address].discard(key)
-            if not self._shown_by[address]:
-                del self._shown_by[address]
+            others = tuple(other for other in self._shown_by.pop(address) if other != key)
+            if others:
+                self._shown_by[address] = others
         for address in now:
-            self._shown_by.setdefault(address, set()).add(key)
+            showing = self._shown_by.get(address, ())
+            if key not in showing:
+                self._shown_by[address] = (*showing, key)

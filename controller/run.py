@@ -22,13 +22,13 @@ from controller.metrics import Metrics
 from controller.observe import Stores
 from controller.reconcile import Reconciler
 from controller.settings import Settings
+from controller.world import Service
 from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
 from kube.leadership import Leadership
-from kube.objects import Service
-from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
+from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES
 from kube.reviews import Reviewer
 from kube.store import generation
 from telemetry.log import get_logger
@@ -177,7 +177,9 @@ def _parts(
         get_logger("controller").warning("no_addresses_assigned", because="--webhook-mode=onlywebhook")
         return
     own, log, dirty = settings.namespace, get_logger("reflector"), stores.dirty
-    services = Reflector(client, SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log)
+    services = Reflector(
+        client, observe.REDUCED_SERVICES, stores.services, dirty=dirty, fingerprint=observe.service_fingerprint, log=log
+    )
     pools = Reflector(
         client, IP_ADDRESS_POOLS, stores.pools, dirty=dirty, fingerprint=observe.pool_fingerprint, namespace=own, log=log
     )

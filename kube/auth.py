@@ -1,31 +1,31 @@
 """Where the API server is, and what proves to it who we are.
 
-The `kubernetes` package reads a kubeconfig (contexts, merged files, tokens, exec plugins, embedded certificates); the files
-of a service account are read here. Both end in an Access, and Credentials keeps it fresh: a token, a CA bundle or a client
-certificate that was rotated on disk is in use within 10 s, a token at once when the server refuses the old one.
-KubeClient is the only caller. No secret is logged, and nothing read here stays behind in a temporary file.
+The files of a service account are read here; a kubeconfig is read by kube.kubeconfig, in a process of its own. Both end in
+an Access, and Credentials keeps it fresh: a token, a CA bundle or a client certificate that was rotated on disk is in use
+within 10 s, a token at once when the server refuses the old one. KubeClient is the only caller. No secret is logged.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import ssl
-import tempfile
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
-import yaml
-from kubernetes.config.config_exception import ConfigException
-from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+import msgspec
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LOOK_EVERY_S: Final = 10.0  # A service account token is renewed at 80 % of its life, which is at least 10 minutes.
 EXPIRY_MARGIN_S: Final = 10.0
+KUBECONFIG_LIMIT_S: Final = 60.0
+"""How long the reading of a kubeconfig may take; an exec plugin may ask another server."""
 
 
 class CredentialsError(Exception):
@@ -51,17 +51,48 @@ class Access:
     """What was read: a change in one of them calls for reading again."""
 
 
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process that reads a kubeconfig prints: the access, or why there is none."""
+
+    access: Access | None = None
+    problem: str = ""
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(self, enc_hook=str)  # Paths are all that is not JSON.
+
+    @classmethod
+    def decode(cls, text: bytes) -> Reading:
+        """From JSON.
+
+        Raises:
+            msgspec.DecodeError: it is none.
+
+        """
+        return msgspec.json.decode(text, type=cls, dec_hook=lambda _, path: Path(path))
+
+
 class Credentials:
     """An Access that follows its files.
+
+    `read` is called once at the start, and again at need; where that takes long, `again` is what is called then.
 
     Raises:
         CredentialsError: at construction, when the first reading fails. A later failure keeps the last good reading.
 
     """
 
-    def __init__(self, read: Callable[[], Access], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Access],
+        again: Callable[[], Awaitable[Access]] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._read = read
+        self._again = again
         self._clock = clock
+        self._reading = asyncio.Lock()
         self.access = read()
         self._marks = _marks(self.access.files)
         self._look_at = clock() + LOOK_EVERY_S
@@ -80,21 +111,26 @@ class Credentials:
         """The credentials of this process: the given kubeconfig, $KUBECONFIG, the pod's service account or ~/.kube/config."""
         path = kubeconfig or environment.get("KUBECONFIG", "")
         if path:
-            return cls(lambda: read_kubeconfig(path), clock=clock)
+            return cls.from_kubeconfig(path, clock=clock)
         if environment.get("KUBERNETES_SERVICE_HOST"):
             return cls(lambda: read_service_account(service_account, environment), clock=clock)
         home = Path(environment.get("HOME", "/root")) / ".kube" / "config"
         if home.exists():
-            return cls(lambda: read_kubeconfig(str(home)), clock=clock)
+            return cls.from_kubeconfig(str(home), clock=clock)
         raise CredentialsError(
             f"no way to an API server: KUBECONFIG is not set, this is no pod (KUBERNETES_SERVICE_HOST), and {home} is missing"
         )
+
+    @classmethod
+    def from_kubeconfig(cls, path: str, *, clock: Callable[[], float] = time.monotonic) -> Credentials:
+        """The credentials in a kubeconfig, or in several, separated by colons."""
+        return cls(lambda: read_kubeconfig(path), lambda: read_kubeconfig_again(path), clock=clock)
 
     def namespace(self) -> str | None:
         """The namespace of the service account, or the one in the kubeconfig's context; None if neither says."""
         return self.access.namespace
 
-    def look(self) -> bool:
+    async def look(self) -> bool:
         """Read again if it is time to look and a file changed or the token ends; true if the access is another now."""
         now = self._clock()
         if now < self._look_at:
@@ -102,21 +138,29 @@ class Credentials:
         self._look_at = now + LOOK_EVERY_S
         expires_at = self.access.expires_at
         ends = expires_at is not None and expires_at - EXPIRY_MARGIN_S <= time.time()
-        return self.read_again() if ends or _marks(self.access.files) != self._marks else False
+        return await self.read_again(self.access) if ends or _marks(self.access.files) != self._marks else False
 
-    def read_again(self) -> bool:
-        """Read now, as when the server refused our token; true if the access is another now."""
+    async def read_again(self, old: Access) -> bool:
+        """Read now, as when the server refused a token; true if the access is another than the old one.
+
+        Of several requests that were refused the same token one reads, and the others wait for what it finds.
+        """
+        async with self._reading:
+            if self.access == old:
+                await self._replace()
+            return self.access != old
+
+    async def _replace(self) -> None:
         marks = _marks(self.access.files)
         try:
-            access = self._read()
+            access = await self._again() if self._again is not None else self._read()
         except CredentialsError as error:
             self.problem = str(error)  # A file being replaced, perhaps: the next look comes soon, the old access may do.
-            return False
+            return
         self.problem = ""
         self._marks = marks if access.files == self.access.files else _marks(access.files)
-        changed = access != self.access
-        self.access = access
-        return changed
+        if access != self.access:
+            self.access = access
 
 
 def load_client_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes | None) -> None:
@@ -159,65 +203,73 @@ def _text(path: Path) -> str:
 
 
 def read_kubeconfig(path: str) -> Access:
-    """The access that the current context of a kubeconfig (or of several, separated by colons) describes.
+    """The access that a kubeconfig describes; waits for the process that reads it.
 
-    An exec plugin runs while this is called, and again when its token ends; it holds up the event loop for that long.
+    Raises:
+        CredentialsError: the file cannot be used.
+
     """
     try:
-        merged = KubeConfigMerger(path).config
-        if merged is None:
-            raise CredentialsError(f"kubeconfig {path} does not exist; set KUBECONFIG to one that does")
-        return _loaded(merged, path)
-    except (ConfigException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        # What the loader raises depends on where in the file the fault is; the cause is in the text.
-        raise CredentialsError(f"kubeconfig {path}: {' '.join(str(error).split())}") from error
+        result = subprocess.run(**_reader(path), capture_output=True, check=False, timeout=KUBECONFIG_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise CredentialsError(_too_slow(path)) from error
+    return _access_in(path, result.stdout, result.stderr)
 
 
-def _loaded(merged: Any, path: str) -> Access:
-    read = SimpleNamespace(api_key={})
-    with tempfile.TemporaryDirectory() as scratch:  # Embedded certificates pass through files that must not stay.
-        loader = KubeConfigLoader(merged, config_base_path=None, temp_file_path=scratch)
-        loader.load_and_set(read)
-        ca = _file(getattr(read, "ssl_ca_cert", None))
-        certificate = _file(getattr(read, "cert_file", None))
-        key = _file(getattr(read, "key_file", None))
-    if not hasattr(read, "host"):
-        raise CredentialsError(f"kubeconfig {path}: the cluster of the current context has no server")
-    context = merged["contexts"].get_with_name(loader.current_context["name"])["context"]
-    nodes = [merged["clusters"].get_with_name(context["cluster"])["cluster"]]
-    user = context.safe_get("user")
-    if user:
-        nodes.append(merged["users"].get_with_name(user)["user"])
-    names = ("certificate-authority", "tokenFile", "client-certificate", "client-key")
-    beside = [
-        Path(node.path).absolute().parent / node.safe_get(name) for node in nodes for name in names if node.safe_get(name)
-    ]
-    authorization = read.api_key.get("BearerToken")
-    expiry = getattr(loader, "expiry", None)
-    return Access(
-        server=read.host,
-        authorization=authorization.strip() if authorization else None,
-        ca=ca,
-        client_certificate=certificate,
-        client_key=key,
-        verify=getattr(read, "verify_ssl", True),
-        tls_server_name=getattr(read, "tls_server_name", None),
-        proxy=getattr(read, "proxy", None),
-        namespace=context.safe_get("namespace"),
-        expires_at=expiry.timestamp() if isinstance(expiry, datetime) else _epoch(expiry),
-        files=(*(Path(part).expanduser() for part in path.split(":") if part), *beside),
+async def read_kubeconfig_again(path: str) -> Access:
+    """The same without holding up the event loop.
+
+    Raises:
+        CredentialsError: the file cannot be used.
+
+    """
+    reader = _reader(path)
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(
+        *reader["args"], stdout=pipe, stderr=pipe, stdin=reader["stdin"], env=reader["env"], process_group=0
     )
+    try:
+        async with asyncio.timeout(KUBECONFIG_LIMIT_S):
+            found, said = await child.communicate()
+    except TimeoutError as error:
+        raise CredentialsError(_too_slow(path)) from error
+    finally:
+        if child.returncode is None:
+            os.killpg(child.pid, signal.SIGKILL)  # With the plugin that it started.
+            await child.wait()
+    return _access_in(path, found, said)
 
 
-def _file(path: str | None) -> bytes | None:
-    return Path(path).read_bytes() if path else None
+def _reader(path: str) -> dict[str, Any]:
+    """How the process is started that reads a kubeconfig."""
+    ours = str(Path(__file__).parents[1])
+    known = os.environ.get("PYTHONPATH", "")
+    return {
+        "args": [sys.executable, "-m", "kube.kubeconfig", path],
+        "stdin": subprocess.DEVNULL,
+        "env": os.environ | {"PYTHONPATH": f"{ours}{os.pathsep}{known}" if known else ours},
+    }
 
 
-def _epoch(text: object) -> float | None:
-    """Seconds since the epoch of an RFC 3339 time in UTC."""
-    if not isinstance(text, str) or not text:
-        return None
-    return datetime.fromisoformat(text).astimezone(UTC).timestamp()
+def _access_in(path: str, found: bytes, said: bytes) -> Access:
+    """What the process printed.
+
+    Raises:
+        CredentialsError: it found no access.
+
+    """
+    try:
+        reading = Reading.decode(found)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise CredentialsError(f"kubeconfig {path}: the process that reads it failed: {last or 'it said nothing'}") from error
+    if reading.access is None:
+        raise CredentialsError(reading.problem)
+    return reading.access
+
+
+def _too_slow(path: str) -> str:
+    return f"kubeconfig {path}: its exec plugin did not answer within {KUBECONFIG_LIMIT_S:.0f} s"
 
 
 def _marks(files: tuple[Path, ...]) -> tuple[tuple[int, int, int] | None, ...]:

@@ -1,7 +1,7 @@
 """Requests to the API server: get, list, create, patch, update, delete, watch.
 
-The official package carries them (kubernetes.aio ApiClient: URL, TLS, token, connection pool); msgspec reads the answers
-into the views of kube.objects. One client per process, made by main() and handed to reflectors, appliers and recorders.
+aiohttp carries them; msgspec writes the bodies and reads the answers into the views of kube.objects (docs/decisions/0006
+says why not the official package). One client per process, made by main() and handed to reflectors, appliers and recorders.
 It never retries, except once after a 401 for which new credentials were found: who asked knows best whether the question
 still stands. Every failure is a KubeError. It keeps no objects and logs nothing.
 """
@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Generic, Self, TypeVar
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
+from yarl import URL
 
 from config.kinds.meta import ObjectMeta
 from kube.auth import Access, Credentials, CredentialsError, load_client_certificate
 from kube.errors import Gone, Malformed, Status, Unreachable, error_of, error_of_answer
-from kube.objects import ObjectKey, View, key_of
+from kube.objects import Known, ObjectKey, key_of
 from kube.resources import Resource
 
-T = TypeVar("T", bound=View)
+T = TypeVar("T", bound=Known)
 
 PAGE_SIZE: Final = 500
 CONNECT_LIMIT_S: Final = 5.0
@@ -40,6 +40,8 @@ WATCH_GRACE_S: Final = 60.0
 """How long after the end that it was asked for a silent watch is given up."""
 KEEPALIVE: Final = MappingProxyType({socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3})
 """A peer that vanished without a word is noticed after 30 s."""
+READ_AHEAD: Final = 1 << 21
+"""How much of an answer may wait in memory before the server is made to wait, in bytes: an object can have 1.5 MiB."""
 
 _JSON: Final = "application/json"
 
@@ -129,10 +131,11 @@ _READ_IDENTITY: Final = msgspec.json.Decoder(_Identified)
 class KubeClient:
     """The one way to the API server. Use: client = await KubeClient.connect(credentials); ...; await client.close()."""
 
-    def __init__(self, api: ApiClient, connector: aiohttp.TCPConnector, credentials: Credentials) -> None:
-        self._api = api
-        self._connector = connector
+    def __init__(self, session: aiohttp.ClientSession, context: ssl.SSLContext, credentials: Credentials) -> None:
+        self._session = session
+        self._context = context
         self._credentials = credentials
+        self._access = credentials.access
         self._away = False
         self._waiting: set[asyncio.Future[None]] = set()
         self.requests = 0
@@ -147,31 +150,19 @@ class KubeClient:
 
         """
         access = credentials.access
-        configuration = Configuration(host=access.server)
-        configuration.verify_ssl = access.verify
-        configuration.tls_server_name = access.tls_server_name
-        configuration.proxy = access.proxy
-        configuration.disable_strict_ssl_verification = True  # Cluster CAs without key usage exist (old EKS, microk8s).
-        try:
-            configuration.ca_cert_data = access.ca.decode("ascii") if access.ca else None
-            api = ApiClient(configuration)
-            context = api.rest_client.ssl_context
-            if access.client_certificate:
-                load_client_certificate(context, access.client_certificate, access.client_key)
-        except (ssl.SSLError, UnicodeDecodeError) as error:
-            raise CredentialsError(f"the CA certificate for {access.server} cannot be used: {error}") from error
-        connector = aiohttp.TCPConnector(ssl=context, socket_factory=_socket)
+        context = _tls(access)
         # Without trust_env=False aiohttp would read the environment and ~/.netrc for every request, in a thread.
-        configuration.client_session_kwargs = {"connector": connector, "trust_env": False}
-        api.user_agent = user_agent
-        client = cls(api, connector, credentials)
-        client._use(access)
-        return client
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context, socket_factory=_socket),
+            headers={"Accept": _JSON, "User-Agent": user_agent},
+            trust_env=False,
+            read_bufsize=READ_AHEAD,
+        )
+        return cls(session, context, credentials)
 
     async def close(self) -> None:
         """Close all connections. Requests that run fail."""
-        await self._api.close()
-        await self._connector.close()
+        await self._session.close()
 
     @property
     def server(self) -> str:
@@ -267,10 +258,26 @@ class KubeClient:
         path = resource.path(namespace=namespace, name=name, subresource=subresource)
         return _decoded(resource, await self._call("PUT", path, body=body))
 
-    async def delete(self, resource: Resource[T], name: str, *, namespace: str | None = None, uid: str | None = None) -> None:
-        """Delete an object; with `uid` only that very one, not another that has its name by now (Conflict then)."""
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}} if uid else None
-        await self._call("DELETE", resource.path(namespace=namespace, name=name), body=options)
+    async def delete(
+        self,
+        resource: Resource[T],
+        name: str,
+        *,
+        namespace: str | None = None,
+        uid: str | None = None,
+        grace_s: int | None = None,
+    ) -> None:
+        """Delete an object, with `uid` only that very one, not another that has its name by now (Conflict then).
+
+        `grace_s` says how long a Pod may take to end; 0 takes it out of the API at once. None leaves that to the Pod.
+        """
+        options: dict[str, Any] = {}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", **options} if options else None
+        await self._call("DELETE", resource.path(namespace=namespace, name=name), body=body)
 
     async def post(self, path: str, body: object) -> bytes:
         """POST to any path, for reviews and subresources; the answer as it came."""
@@ -373,14 +380,12 @@ class KubeClient:
         limits: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         """The answer to a request, once its head has come and is a success."""
-        if self._credentials.look():
-            self._use(self._credentials.access)
-        plain = None if body is None else msgspec.to_builtins(body)
-        response = await self._attempt(method, path, query, plain, content_type, limits)
-        if response.status == 401 and self._credentials.read_again():
+        await self._credentials.look()
+        content = None if body is None else msgspec.json.encode(body)
+        used, response = await self._attempt(method, path, query, content, content_type, limits)
+        if response.status == 401 and await self._credentials.read_again(used):
             response.release()
-            self._use(self._credentials.access)
-            response = await self._attempt(method, path, query, plain, content_type, limits)
+            _, response = await self._attempt(method, path, query, content, content_type, limits)
         if response.status >= 300:
             retry_after = response.headers.get("Retry-After", "")
             raise error_of_answer(response.status, await self._body(response), retry_after=retry_after)
@@ -391,21 +396,29 @@ class KubeClient:
         method: str,
         path: str,
         query: Sequence[tuple[str, str]],
-        body: Any,
+        content: bytes | None,
         content_type: str,
         limits: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
+    ) -> tuple[Access, aiohttp.ClientResponse]:
+        """The credentials that were used, and the answer, whatever it says."""
+        access = self._credentials.access
+        if access is not self._access:
+            self._use(access)
+        headers = {"Content-Type": content_type}
+        if access.authorization:
+            headers["Authorization"] = access.authorization
+        asked = f"?{urlencode(query, quote_via=quote)}" if query else ""
         self.requests += 1
         try:
-            request = await self._api.param_serialize(
+            response = await self._session.request(
                 method,
-                path,
-                query_params=list(query),
-                header_params={"Accept": _JSON, "Content-Type": content_type},
-                body=body,
-                auth_settings=["BearerToken"],
+                URL(f"{access.server}{path}{asked}", encoded=True),
+                headers=headers,
+                data=content,
+                timeout=limits,
+                proxy=access.proxy,
+                server_hostname=access.tls_server_name,
             )
-            answer = await self._api.call_api(*request, _request_timeout=limits)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             self._away = True
             raise Unreachable(f"cannot connect to {self.server}: {_words(error)}", phase="connect") from error
@@ -416,8 +429,7 @@ class KubeClient:
             for waiting in self._waiting:
                 if not waiting.done():
                     waiting.set_result(None)
-        response: aiohttp.ClientResponse = answer.response
-        return response
+        return access, response
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         try:
@@ -428,18 +440,46 @@ class KubeClient:
             response.release()
 
     def _use(self, access: Access) -> None:
-        """Let the next requests use this access. Connections that are open stay as they are."""
-        configuration = self._api.configuration
-        configuration.host = access.server
-        configuration.api_key = {"BearerToken": access.authorization} if access.authorization else {}
-        context: ssl.SSLContext = self._api.rest_client.ssl_context
+        """Let the next connections use this access. Those that are open stay as they are."""
+        self._access = access
         try:
-            if access.ca:
-                context.load_verify_locations(cadata=access.ca.decode("ascii"))  # Adds; an old CA is trusted until restart.
-            if access.client_certificate:
-                load_client_certificate(context, access.client_certificate, access.client_key)
-        except (ssl.SSLError, UnicodeDecodeError, CredentialsError) as error:
+            _trust(self._context, access)  # Adds; an old CA is trusted until restart.
+        except CredentialsError as error:
             self._credentials.problem = f"rotated certificates cannot be used: {error}"
+
+
+def _tls(access: Access) -> ssl.SSLContext:
+    """How to check the server, and what to show it.
+
+    Raises:
+        CredentialsError: a certificate cannot be used.
+
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not access.ca:
+        context.load_default_certs()
+    if not access.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Cluster CAs without key usage exist (old EKS, microk8s).
+    _trust(context, access)
+    return context
+
+
+def _trust(context: ssl.SSLContext, access: Access) -> None:
+    """Take the CA and the client certificate of an access into a context.
+
+    Raises:
+        CredentialsError: one of them cannot be used.
+
+    """
+    if access.ca:
+        try:
+            context.load_verify_locations(cadata=access.ca.decode("ascii"))
+        except (ssl.SSLError, UnicodeDecodeError) as error:
+            raise CredentialsError(f"the CA certificate for {access.server} cannot be used: {error}") from error
+    if access.client_certificate:
+        load_client_certificate(context, access.client_certificate, access.client_key)
 
 
 def _socket(address: Any) -> socket.socket:
@@ -496,7 +536,7 @@ def _event_of(resource: Resource[T], line: bytes) -> WatchEvent[T]:
         view = resource.decode(parts.object)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _unreadable(kind, parts.object, error)
-    return WatchEvent(kind, view, view.metadata.resource_version)
+    return WatchEvent(kind, view, view.version)
 
 
 async def _events(resource: Resource[T], response: aiohttp.ClientResponse) -> AsyncGenerator[WatchEvent[T], None]:

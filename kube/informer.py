@@ -15,12 +15,12 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from kube.client import EventKind, KubeClient, Undecoded, WatchEvent
 from kube.errors import KubeError, Unreachable
-from kube.objects import View
+from kube.objects import Known, ObjectKey
 from kube.resources import Resource
 from kube.retry import START, Ended, Next, Outcome, Pace, Step, next_step, outcome_of
 from kube.store import Fingerprint, Store
 
-T = TypeVar("T", bound=View)
+T = TypeVar("T", bound=Known)
 
 WATCH_S: Final = (240.0, 480.0)
 """A watch is asked to end after a random time in this range, so that watches spread over the API servers."""
@@ -184,7 +184,7 @@ class Reflector(Generic[T]):
         view = event.object
         if view is not None:
             deleted = event.kind is EventKind.DELETED
-            news = self._store.delete(view.key) if deleted else self._store.put(view, self._fingerprint)
+            news = self._store.delete(ObjectKey(view.key)) if deleted else self._store.put(view, self._fingerprint)
             if news:
                 self._dirty.set()
         elif event.undecoded is not None:

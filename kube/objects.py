@@ -8,7 +8,7 @@ but a resource version. Only */observe.py, */apply.py and speaker/status.py may 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, NewType
+from typing import Any, NewType, Protocol
 
 import msgspec
 
@@ -20,6 +20,22 @@ ObjectKey = NewType("ObjectKey", str)
 """namespace/name, or only the name for kinds that have no namespace."""
 
 
+class Known(Protocol):
+    """What a Store needs of whatever it keeps: which object it is, and in which edition."""
+
+    @property
+    def key(self) -> str:
+        """As an ObjectKey."""
+
+    @property
+    def uid(self) -> str:
+        """Tells an object from another one that had its name before."""
+
+    @property
+    def version(self) -> str:
+        """The resource version."""
+
+
 class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all views."""
 
@@ -29,6 +45,16 @@ class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     def key(self) -> ObjectKey:
         """Where a Store keeps the object."""
         return key_of(self.metadata)
+
+    @property
+    def uid(self) -> str:
+        """As in its metadata."""
+        return self.metadata.uid
+
+    @property
+    def version(self) -> str:
+        """Its resource version."""
+        return self.metadata.resource_version
 
 
 def key_of(metadata: ObjectMeta) -> ObjectKey:

@@ -6,7 +6,7 @@ object that cannot be understood never stops the watch of the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -15,7 +15,8 @@ import msgspec
 
 from kube import objects
 
-T = TypeVar("T", bound=objects.View)
+T = TypeVar("T", bound=objects.Known)
+K = TypeVar("K", bound=objects.Known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Resource(Generic[T]):
         """The same kind, decoded to whole documents: for a read that ends in a PUT, which must lose nothing."""
         return Resource(self.group, self.version, self.plural, self.kind, objects.RawObject, self.namespaced)
 
+    def reduced(self, reduce: Callable[[T], K]) -> Resource[K]:
+        """The same kind, of which only what this function makes of an object is kept: the object itself goes at once."""
+        view: type[Any] = self.view
+        return _Reduced(self.group, self.version, self.plural, self.kind, view, self.namespaced, reduce=reduce, whole=self)
+
     def decode(self, document: bytes | msgspec.Raw) -> T:
         """The object in a JSON document.
 
@@ -67,6 +73,20 @@ class Resource(Generic[T]):
         if self.view is objects.RawObject:
             return msgspec.convert({"metadata": document.get("metadata", {}), "document": document}, self.view)
         return msgspec.convert(document, self.view)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reduced(Resource[K]):
+    """A Resource whose objects are reduced as soon as they are decoded."""
+
+    whole: Resource[Any]
+    reduce: Callable[[Any], K]
+
+    def decode(self, document: bytes | msgspec.Raw) -> K:
+        return self.reduce(self.whole.decode(document))
+
+    def from_mapping(self, document: Mapping[str, Any]) -> K:
+        return self.reduce(self.whole.from_mapping(document))
 
 
 SERVICES = Resource("", "v1", "services", "Service", objects.Service)

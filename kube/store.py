@@ -2,7 +2,7 @@
 
 A Reflector writes it; the reconcile loop of a daemon reads it, between two awaits, and asks which keys to decide again.
 An object counts as changed only when its fingerprint differs: our own status writes and heartbeats of others must not
-wake anybody. The store holds views, never documents it does not understand, and it does no I/O.
+wake anybody. The store holds what was made of documents, never those themselves, and it does no I/O.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from kube.objects import ObjectKey, View
+from kube.objects import Known, ObjectKey, View
 
-T = TypeVar("T", bound=View)
+T = TypeVar("T", bound=Known)
 
 Fingerprint = Callable[[T], object]
 """What of an object matters: two objects with equal fingerprints lead to the same decisions."""
@@ -74,13 +74,14 @@ class Store(Generic[T]):
 
     def put(self, view: T, fingerprint: Fingerprint[T]) -> bool:
         """Keep an object; true if that is news."""
-        old = self._objects.get(view.key)
-        self._objects[view.key] = view
+        key = ObjectKey(view.key)
+        old = self._objects.get(key)
+        self._objects[key] = view
         self._snapshot = None
-        self._tell(view.key, old, view)
+        self._tell(key, old, view)
         if old is not None and not _differ(old, view, fingerprint):
             return False
-        self._changed.add(view.key)
+        self._changed.add(key)
         return True
 
     def delete(self, key: ObjectKey) -> bool:
@@ -99,7 +100,7 @@ class Store(Generic[T]):
         `keep` names objects that the server still has but whose present edition cannot be read: their last readable
         edition stays.
         """
-        fresh = {view.key: view for view in views}
+        fresh = {ObjectKey(view.key): view for view in views}
         for key in keep:
             if key in self._objects and key not in fresh:
                 fresh[key] = self._objects[key]
@@ -125,8 +126,8 @@ class Store(Generic[T]):
 
 def _differ(old: T, new: T, fingerprint: Fingerprint[T]) -> bool:
     """Whether two editions of an object lead to different decisions. A new uid is a new object under an old name."""
-    if old.metadata.uid != new.metadata.uid:
+    if old.uid != new.uid:
         return True
-    if old.metadata.resource_version and old.metadata.resource_version == new.metadata.resource_version:
+    if old.version and old.version == new.version:
         return False
     return bool(fingerprint(old) != fingerprint(new))

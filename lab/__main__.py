@@ -10,15 +10,16 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from typing import Any
 
 import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lab import control, lifecycle, netns, paths, topology
-from lab.paths import LabError, Paths
+from lab import control, faults, lifecycle, netns, paths, topology
+from lab.faults import AnyFault, FaultError
+from lab.paths import LAB, LabError, Paths
 from lab.topology import TopologyError
 
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except lifecycle.MissingError as missing:
         print(f"lab: {missing}", file=sys.stderr)
         return 2
-    except (LabError, TopologyError) as error:
+    except (LabError, TopologyError, FaultError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # Whoever read what we print has seen enough.
@@ -69,14 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     execute = verb("exec", _exec, "run a command on a machine", "exec client -- curl http://192.168.20.20/")
     execute.add_argument("name", metavar="NAME", help="n1, n2, …, client, cp, or sw (the switch)")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
-    for name, run, summary in (
-        ("kill", _kill, "take a node's power: pull its cable, kill all its processes"),
-        ("restore", _restore, "give a node its power and cable back"),
-    ):
-        verb(name, run, summary, f"{name} n2").add_argument("node", metavar="NODE")
-    verb("api", _api, "kill the API server with SIGKILL and keep it away, or let it come back", "api stop").add_argument(
-        "action", choices=("stop", "start")
-    )
+    _fault_verbs(verb)
     scenario = verb("run", _run, "run a scenario and measure", "run node_death --runs 10 -o json")
     scenario.add_argument("scenario", metavar="SCENARIO", help="first_service or node_death")
     scenario.add_argument("--runs", type=int, default=1, metavar="N", help="how often (default 1)")
@@ -85,6 +79,60 @@ def _parser() -> argparse.ArgumentParser:
     demo = verb("demo", _demo, "the main job, shown step by step", "demo --keep")
     demo.add_argument("--keep", action="store_true", help="leave the lab up")
     return parser
+
+
+def _fault_verbs(verb: Callable[[str, Any, str, str], argparse.ArgumentParser]) -> None:
+    """A verb for every fault, and one to take it back where `heal` is not the word for it."""
+    node_faults: tuple[tuple[str, type[faults.NodeFault], Any, str], ...] = (
+        ("kill", faults.Kill, _inject, "take a node's power: pull its cable, kill all its processes"),
+        ("restore", faults.Kill, _heal, "give a node its power and cable back"),
+        ("freeze", faults.Freeze, _inject, "stop all processes of a node (SIGSTOP); its kernel goes on"),
+        ("thaw", faults.Freeze, _heal, "let a frozen node go on"),
+    )
+    for name, kind, run, summary in node_faults:
+        made = verb(name, run, summary, f"{name} n2")
+        made.add_argument("node", metavar="NODE")
+        made.set_defaults(fault=lambda given, kind=kind: kind(given.node))
+    link = verb("link", _inject_or_heal, "pull a node's cable, or put it back", "link down n2")
+    link.add_argument("action", choices=("down", "up"))
+    link.add_argument("node", metavar="NODE")
+    link.set_defaults(fault=lambda given: faults.LinkDown(given.node))
+    api = verb("api", _inject_or_heal, "kill the API server (SIGKILL) and keep it away, or let it come back", "api stop")
+    api.add_argument("action", choices=("stop", "start"))
+    api.set_defaults(fault=lambda _: faults.ApiStop())
+    split = verb("partition", _inject, "let no frame pass between groups of machines", "partition 'n1,n2 | n3'")
+    split.add_argument("groups", nargs="+", metavar="GROUPS", help="'n1,n2 | n3', or a word for each group: n1,n2 n3")
+    split.set_defaults(fault=lambda given: faults.Partition(faults.groups(given.groups)))
+    one_way = verb("one-way", _inject, "let no frame of machine A reach machine B", "one-way n1 n2")
+    one_way.add_argument("sender", metavar="A")
+    one_way.add_argument("receiver", metavar="B")
+    one_way.set_defaults(fault=lambda given: faults.OneWay(given.sender, given.receiver))
+    for name, amount, make, summary in (
+        ("loss", "PERCENT", faults.Loss, "lose so many of a hundred frames: of all, or of those to and from a machine"),
+        ("delay", "MS", faults.Delay, "deliver frames so many milliseconds later: all, or those to and from a machine"),
+    ):
+        made = verb(name, _inject, summary, f"{name} 5 n1")
+        made.add_argument("amount", type=float, metavar=amount)
+        made.add_argument("machine", nargs="?", metavar="MACHINE", help="n1, n2, …, client, cp (default: every machine)")
+        made.set_defaults(fault=lambda given, make=make: make(given.amount, given.machine))
+    heal = verb("heal", _heal, "take faults back: all, or the one that `status` lists so", "heal one-way n1 n2")
+    heal.add_argument("words", nargs="*", metavar="FAULT", help="as typed when it was made (default: all)")
+    heal.set_defaults(fault=_named_fault)
+    process = verb("kill-process", _kill_process, "kill a container's processes (SIGKILL)", "kill-process n1 speaker")
+    process.add_argument("node", metavar="NODE")
+    process.add_argument("name", metavar="NAME", help="the container's name, or how its Pod's name starts")
+
+
+def _named_fault(arguments: argparse.Namespace) -> AnyFault | None:
+    """The fault that these words would make; None for no words."""
+    if not arguments.words:
+        return None
+    words = " ".join(arguments.words).split()
+    parsed = _parser().parse_args(words)
+    if getattr(parsed, "run", None) not in (_inject, _inject_or_heal):
+        raise LabError(f"{' '.join(words)} is no fault; {LAB} status lists those in force")
+    fault: AnyFault = parsed.fault(parsed)
+    return fault
 
 
 def _network(text: str) -> IPv4Network:
@@ -102,16 +150,21 @@ def _up(where: Paths, arguments: argparse.Namespace) -> int:
     print(f"  export KUBECONFIG={where.kubeconfig}")
     print("  kubectl apply -f manifests/crds -f manifests/base")
     print(f"  {paths.LAB} exec client -- curl http://192.168.20.20/    a command on the client, n1, n2, …")
-    print(f"  {paths.LAB} kill n1; {paths.LAB} restore n1    take a node's power and give it back")
+    print(f"  {paths.LAB} kill n1; {paths.LAB} restore n1    a fault and its end; there are more: {paths.LAB} --help")
     print(f"  {paths.LAB} status; {paths.LAB} down    what is up; the end")
     print(f"  logs: {where.logs}")
     return 0
 
 
 def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
-    from lab.supervisor import main as supervise  # noqa: PLC0415 - The other verbs need not load the whole cluster.
+    from lab.guardian import guarded  # noqa: PLC0415 - The other verbs need neither this nor the whole cluster.
 
-    return asyncio.run(supervise(where, nodes=arguments.nodes, network=arguments.net))
+    def supervise() -> int:
+        from lab.supervisor import main as be_the_lab  # noqa: PLC0415 - Nor does the guardian need the cluster.
+
+        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net))
+
+    return guarded(where, supervise)
 
 
 def _down(where: Paths, _: argparse.Namespace) -> int:
@@ -131,6 +184,8 @@ def _status(where: Paths, arguments: argparse.Namespace) -> int:
             "" if node is None else ("  ready" if node["ready"] else "  not ready") + ("" if node["powered"] else ", no power")
         )
         print(f"  {name:8} {machine['address']:16}{condition}")
+    for each in status["faults"]:
+        print(f"  fault: {each['fault']}")
     for pod in status["pods"]:
         state = "ready" if pod["ready"] else pod["phase"].lower() or "not placed"
         print(f"  pod {pod['namespace']}/{pod['name']} on {pod['node'] or '-'}: {state}")
@@ -157,21 +212,26 @@ def _exec(where: Paths, arguments: argparse.Namespace) -> int:
     os.execvp(line[0], line)  # noqa: S606 - The command takes this process's place, terminal and exit status.
 
 
-def _kill(where: Paths, arguments: argparse.Namespace) -> int:
-    control.ask(where, "kill", node=arguments.node)
-    print(f"lab: {arguments.node} killed")
+def _inject(where: Paths, arguments: argparse.Namespace) -> int:
+    fault: AnyFault = arguments.fault(arguments)
+    control.ask(where, "inject", fault=fault)
+    print(f"lab: in force: {fault}")
     return 0
 
 
-def _restore(where: Paths, arguments: argparse.Namespace) -> int:
-    control.ask(where, "restore", node=arguments.node)
-    print(f"lab: {arguments.node} restored")
+def _inject_or_heal(where: Paths, arguments: argparse.Namespace) -> int:
+    return (_inject if arguments.action in ("down", "stop") else _heal)(where, arguments)
+
+
+def _heal(where: Paths, arguments: argparse.Namespace) -> int:
+    fault: AnyFault | None = arguments.fault(arguments)
+    healed = control.ask(where, "heal", fault=fault)["healed"]
+    print(f"lab: healed: {'; '.join(healed) or 'nothing was wrong'}")
     return 0
 
 
-def _api(where: Paths, arguments: argparse.Namespace) -> int:
-    control.ask(where, f"api-{arguments.action}")
-    print("lab: the API server is away" if arguments.action == "stop" else "lab: the API server may come back")
+def _kill_process(where: Paths, arguments: argparse.Namespace) -> int:
+    print(f"lab: killed: {', '.join(control.ask(where, 'kill-process', node=arguments.node, name=arguments.name)['killed'])}")
     return 0
 
 

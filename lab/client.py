@@ -37,8 +37,7 @@ class LabClient(KubeClient):
     async def remove(self, pod: Pod) -> None:
         """Take a Pod whose processes have ended out of the API at once, as the kubelet does."""
         meta = pod.metadata
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": meta.uid}}
-        await self._call("DELETE", PODS.path(namespace=meta.namespace, name=meta.name), body=options)
+        await self.delete(PODS, meta.name, namespace=meta.namespace, uid=meta.uid, grace_s=0)
 
     async def token(self, namespace: str, service_account: str, *, valid_s: int) -> str:
         """A token of a service account (TokenRequest)."""

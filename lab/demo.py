@@ -182,7 +182,7 @@ async def _show_death(stage: Stage, teller: Teller, address: str) -> node_death.
 
 async def _show_return(stage: Stage, teller: Teller, death: node_death.NodeDeath, *, keep: bool) -> None:
     teller.begin(f"{death.owner_before} returns{'' if keep else ', and everything is cleaned up'}")
-    node_death.restore_all(stage)
+    stage.heal()
     for namespace, name in ((SYSTEM, SERVICE), (INGRESS_NAMESPACE, INGRESS_SERVICE)):
         owned = await stage.address_of(name, namespace=namespace)
         owner = await stage.settled_owner(f"{namespace}/{name}")

@@ -9,7 +9,8 @@ restart comes after 0.1 s, later ones after at most 5 s; liveness probes are not
 exec probes are refused, and the Pod says so in its status. runAsUser is not set: processes are root with the capabilities
 of the manifest, because a clone may lie where only root can read.
 
-power_off() is what a power cut does to a node: everything dies at once and nothing is reported any more.
+power_off() is what a power cut does to a node: everything dies at once and nothing is reported any more. freeze() stops all
+processes and the kubelet with them: nothing is started, probed, stopped or reported before thaw().
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -96,6 +98,8 @@ class Kubelet:
         self._client = client
         self._pods: dict[str, _PodState] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._awake = asyncio.Event()
+        self._awake.set()
 
     async def run(self) -> None:
         """Be there for ever; Pods' tasks live in here."""
@@ -105,7 +109,7 @@ class Kubelet:
 
     def look(self, pods: Mapping[ObjectKey, Pod]) -> None:
         """Compare what should run on this node with what does."""
-        if not self.powered or self._group is None:
+        if not self.powered or self._group is None or not self._awake.is_set():
             return
         mine = {pod.metadata.uid: pod for pod in pods.values() if pod.spec.node_name == self.node.name}
         for uid, pod in mine.items():
@@ -136,6 +140,7 @@ class Kubelet:
     async def power_off(self) -> None:
         """Kill every process on the node and stop reporting. What was made for Pods stays, as disks do."""
         self.powered = False
+        self._awake.set()
         tasks = [state.task for state in self._pods.values() if state.task is not None]
         for state in self._pods.values():
             _kill(state)
@@ -153,6 +158,19 @@ class Kubelet:
         """Let the node run again; the next look() starts its Pods."""
         self.powered = True
 
+    def freeze(self) -> None:
+        """Stop all processes of the node, and act no more."""
+        self._awake.clear()
+        processes.signal_all(self._all_pids(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let everything go on; the next look() sees what was missed."""
+        processes.signal_all(self._all_pids(), signal.SIGCONT)
+        self._awake.set()
+
+    def _all_pids(self) -> list[int]:
+        return [pid for containers in self.pids().values() for pid in containers.values()]
+
     # One Pod
 
     async def _live(self, uid: str, state: _PodState) -> None:
@@ -169,6 +187,7 @@ class Kubelet:
             except (KubeError, OSError, NetlinkError) as error:
                 log.warning("pod_not_started", pod=state.pod.key, node=self.node.name, error=str(error))
                 await self._wait_with(state, "ContainerCreating", str(error))
+        await self._awake.wait()
         await _stop(state, grace_s=float(state.pod.spec.termination_grace_period_seconds))
         self._clear(state)
         await self._forget(state)
@@ -320,6 +339,7 @@ class Kubelet:
         pause_s = FIRST_RESTART_S
         loop = asyncio.get_running_loop()
         while not _is_going(state):
+            await self._awake.wait()
             try:
                 if known.running is None or not known.running.alive:
                     known.running = await processes.start(program)
@@ -359,6 +379,9 @@ class Kubelet:
         while True:
             path = None if probe.http_get is None else probe.http_get.path
             good = await self._try(address, port, path, limit_s=float(probe.timeout_seconds))
+            if not self._awake.is_set():  # The node slept meanwhile: this tells nothing.
+                await self._awake.wait()
+                continue
             failures, successes = (0, successes + 1) if good else (failures + 1, 0)
             ready = known.ready
             if successes >= probe.success_threshold:
@@ -414,6 +437,7 @@ class Kubelet:
 
     async def _report(self, state: _PodState) -> None:
         """Write the Pod's status when it is not what was written last; tried again with the next change."""
+        await self._awake.wait()
         status = _status(state, host_ips=(str(self.node.ip), str(self.node.ip6)))
         if status == state.reported or _is_going(state):
             return

@@ -18,12 +18,15 @@ from typing import Any, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab import namespaces
+from lab.faults import FAR, LATE
 from lab.namespaces import RUN_DIR
 from lab.topology import SERVICE_NETWORK, SERVICE_NETWORK6, SWITCH, Machine, Node, Topology
 
 NODE_LINK: Final = "eth0"
 POD_BRIDGE: Final = "cni0"
 SWITCH_BRIDGE: Final = "br0"
+DETOUR: Final = "via-"
+"""The bridge between a machine with a delayed cable and the program that delays."""
 
 _COMMON_SETTINGS: Final[Mapping[str, str]] = {
     # An address moves between nodes and paths are not symmetric: no reverse path check, no redirects past the switch.
@@ -152,6 +155,25 @@ async def plug(topology: Topology, name: str) -> None:
     await _set_port(topology, name, "up")
 
 
+async def detour(topology: Topology, name: str) -> None:
+    """Lay a machine's cable through the taps of lab.delay, which must be there: machine, bridge, tap; tap, switch."""
+    async with namespaces.netlink(topology.netns(SWITCH)) as switch:
+        await switch.link("add", ifname=f"{DETOUR}{name}", kind="bridge")
+        side = await _link_up(switch, f"{DETOUR}{name}")
+        far, late = await _link_up(switch, f"{FAR}{name}"), await _link_up(switch, f"{LATE}{name}")
+        await switch.link("set", index=far, master=side)
+        await switch.link("set", index=late, master=await _index(switch, SWITCH_BRIDGE))
+        await switch.link("set", index=await _index(switch, name), master=side)
+
+
+async def straighten(topology: Topology, name: str) -> None:
+    """Put a machine's cable directly on the switch again; the taps are their program's to remove."""
+    async with namespaces.netlink(topology.netns(SWITCH)) as switch:
+        await switch.link("set", index=await _index(switch, name), master=await _index(switch, SWITCH_BRIDGE))
+        for side in await switch.link_lookup(ifname=f"{DETOUR}{name}"):
+            await switch.link("del", index=side)
+
+
 async def _set_port(topology: Topology, name: str, state: str) -> None:
     async with namespaces.netlink(topology.netns(SWITCH)) as switch:
         await switch.link("set", index=await _index(switch, topology.machine(name).name), state=state)
@@ -207,4 +229,16 @@ async def _add_address(route: Any, link: int, address: IPv4Interface | IPv6Inter
     await route.addr("add", index=link, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
 
 
-__all__ = ["attach_pod", "build", "enter", "existing", "plug", "remove", "settle", "tear_down", "unplug"]
+__all__ = [
+    "attach_pod",
+    "build",
+    "detour",
+    "enter",
+    "existing",
+    "plug",
+    "remove",
+    "settle",
+    "straighten",
+    "tear_down",
+    "unplug",
+]

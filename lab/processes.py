@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -126,3 +127,25 @@ async def start(program: Program) -> Running:
             start_new_session=True,
         )
     return Running(process, pid_file)
+
+
+def signal_all(programs: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to programs (Running.pid) and to all that they started: whatever shares their process namespaces."""
+    spaces = {_space(Path(f"/proc/{program}")) for program in programs} - {None}
+    known: set[Path] = set()
+    while True:  # What a process started before it got the signal is found in the next round.
+        fresh = {each for each in Path("/proc").glob("[0-9]*") if each not in known and _space(each) in spaces}
+        if not fresh:
+            return
+        known |= fresh
+        for process in fresh:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), number)
+
+
+def _space(process: Path) -> Path | None:
+    """The process namespace of a process; None when it has ended."""
+    try:
+        return (process / "ns" / "pid").readlink()
+    except OSError:
+        return None

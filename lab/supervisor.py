@@ -1,8 +1,7 @@
 """The one process that is the lab: it builds the machines, runs the API server, plays controller manager, kubelets and proxies.
 
 `python -m lab up` starts it in the background (lab.__main__), and talks to it through a Unix socket (lab.control). When it ends,
-for whatever reason it can act on, everything it made is taken away; when it is killed, its processes die with it, and the
-next `up` or `down` in the same directory clears the rest.
+for whatever reason it can act on, everything it made is taken away; when it is killed, lab.guardian does that.
 
 A failure of one part of the cluster must not end the lab: parts are restarted by telemetry.tasks.supervise.
 """
@@ -31,12 +30,13 @@ from kube.objects import ObjectKey
 from lab import control, netns, processes, topology
 from lab.client import LabClient, micro_timestamp, timestamp
 from lab.images import CLONE
+from lab.injector import Injector
 from lab.kinds import LEASES, NODES
 from lab.kubelet import Kubelet, Places
 from lab.leftovers import clear
 from lab.manager import Manager
 from lab.mirror import Mirror
-from lab.paths import LAB, LabError, Paths, State
+from lab.paths import LabError, Paths, State
 from lab.proxies import Proxies
 from lab.topology import API_PORT, Node, Topology
 from lab.workloads import is_ready, node_is_ready
@@ -95,6 +95,17 @@ class ApiServer:
             self.running.kill()
             raise LabError(f"the API server did not start; its log is {log_file}") from error
 
+    async def stop(self) -> None:
+        """Kill it and keep it away."""
+        self.wanted.clear()
+        if self.running is not None:
+            self.running.kill()
+            await self.running.wait()
+
+    def allow(self) -> None:
+        """Let it come back."""
+        self.wanted.set()
+
     async def keep_running(self) -> None:
         """Start it again whenever it ends and is wanted. What it prints after the first line goes nowhere; its log is standard error."""
         while True:
@@ -119,6 +130,7 @@ class Supervisor:
         self._api = ApiServer(paths, plan)
         self._proxies = Proxies(plan)
         self._kubelets: dict[str, Kubelet] = {}
+        self._faults: Injector
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Bring the lab up, call `on_ready`, run it until it is told to end, and take it away.
@@ -159,6 +171,7 @@ class Supervisor:
         state = State(
             lab_id=self._topology.lab_id,
             pid=os.getpid(),
+            guardian=os.getppid(),
             nodes=len(self._topology.nodes),
             network=str(self._topology.network),
         )
@@ -171,7 +184,15 @@ class Supervisor:
         mirror = Mirror(client)
         places = Places(self._topology, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes())
         self._kubelets = {node.name: Kubelet(node, places, client) for node in self._topology.nodes}
-        async with asyncio.TaskGroup() as group:
+        self._faults = Injector(
+            self._topology,
+            self._paths.root,
+            self._kubelets,
+            self._api,
+            lost=self._proxies.forget,
+            revived=lambda node: self._revive(node, client, mirror),
+        )
+        async with self._faults.ready(), asyncio.TaskGroup() as group:
             parts: dict[str, Callable[[], Awaitable[object]]] = {
                 "api server": self._api.keep_running,
                 "mirror": mirror.run,
@@ -182,7 +203,7 @@ class Supervisor:
                 **{f"kubelet {name}": kubelet.run for name, kubelet in self._kubelets.items()},
             }
             tasks = [supervise(group, name, part) for name, part in parts.items()]
-            async with control.serving(self._paths, self._answer(client, mirror)):
+            async with control.serving(self._paths, self._answer(mirror)):
                 await self._until_ready(mirror)
                 log.info("lab_ready", nodes=len(self._topology.nodes), kubeconfig=str(self._paths.kubeconfig))
                 on_ready()
@@ -221,14 +242,14 @@ class Supervisor:
         await client.patch(NODES, node.name, {"status": _node_status(node, self._topology)}, subresource="status")
 
     async def _heartbeats(self, client: LabClient, mirror: Mirror) -> None:
-        """Renew the lease of every node that has power, and say so of a node that the API believes not to be ready."""
+        """Renew the lease of every node that gets through to the API server, and say so of a node that the API believes not to be ready."""
         for beat in itertools.count(1):
             await asyncio.sleep(LOOK_AFTER_NODES_S)
-            for name, kubelet in self._kubelets.items():
+            for name in self._kubelets.keys() - self._faults.silent():
                 known = mirror.nodes.get(ObjectKey(name))
-                if kubelet.powered and beat % LEASE_EVERY == 0:
+                if beat % LEASE_EVERY == 0:
                     await self._renew(client, name)
-                if kubelet.powered and known is not None and not node_is_ready(known):
+                if known is not None and not node_is_ready(known):
                     with contextlib.suppress(KubeError):
                         await self._post_status(client, self._topology.node(name))
 
@@ -261,22 +282,17 @@ class Supervisor:
 
     # What the user asks for
 
-    def _answer(self, client: LabClient, mirror: Mirror) -> control.Answer:
+    def _answer(self, mirror: Mirror) -> control.Answer:
         async def answer(request: control.Request) -> dict[str, Any]:
             match request.verb:
                 case "status":
                     return self._status(mirror)
-                case "kill":
-                    return await self._kill(request.node)
-                case "restore":
-                    return await self._restore(request.node, client, mirror)
-                case "api-stop" if self._api.running is not None:
-                    self._api.wanted.clear()
-                    self._api.running.kill()
-                    return {"status": await self._api.running.wait()}
-                case "api-start":
-                    self._api.wanted.set()
-                    return {}
+                case "inject" if request.fault is not None:
+                    return await self._faults.inject(request.fault)
+                case "heal":
+                    return await self._faults.heal(request.fault)
+                case "kill-process":
+                    return await self._faults.kill_process(request.node, request.name)
                 case "down":
                     self._end("down")
                     return {}
@@ -284,35 +300,13 @@ class Supervisor:
 
         return answer
 
-    def _kubelet(self, name: str) -> Kubelet:
-        return self._kubelets[self._topology.node(name).name]
-
-    async def _kill(self, name: str) -> dict[str, Any]:
-        """Take a node's power: its cable first, so that nothing it would still say gets out."""
-        kubelet = self._kubelet(name)
-        if not kubelet.powered:
-            raise LabError(f"{name} has no power already")
-        loop = asyncio.get_running_loop()
-        await netns.unplug(self._topology, name)
-        unplugged = loop.time()
-        await kubelet.power_off()
-        await self._proxies.forget(name)
-        log.info("node_killed", node=name)
-        return {"unplugged": unplugged, "dead": loop.time()}
-
-    async def _restore(self, name: str, client: LabClient, mirror: Mirror) -> dict[str, Any]:
-        """Give a node its power and cable back; it reports and starts its Pods."""
-        kubelet = self._kubelet(name)
-        if kubelet.powered:
-            raise LabError(f"{name} has power; {LAB} kill {name} takes it")
-        await netns.plug(self._topology, name)
-        kubelet.power_on()
-        with contextlib.suppress(KubeError):  # The heartbeat says it again until the API server has heard it.
-            await self._renew(client, name)
-            await self._post_status(client, self._topology.node(name))
+    async def _revive(self, node: str, client: LabClient, mirror: Mirror) -> None:
+        """A node is back: it reports, its Pods start, its Service rules are written."""
+        if node not in self._faults.silent():
+            with contextlib.suppress(KubeError):  # The heartbeat says it again until the API server has heard it.
+                await self._renew(client, node)
+                await self._post_status(client, self._topology.node(node))
         mirror.wake()
-        log.info("node_restored", node=name)
-        return {}
 
     def _status(self, mirror: Mirror) -> dict[str, Any]:
         pids = {key: names for kubelet in self._kubelets.values() for key, names in kubelet.pids().items()}
@@ -333,6 +327,7 @@ class Supervisor:
                 }
                 for machine in self._topology.machines
             },
+            "faults": [{"fault": str(fault), "since": since} for fault, since in self._faults.in_force.items()],
             "nodes": {
                 name: {
                     "powered": kubelet.powered,

@@ -7,7 +7,6 @@ such ending, so the counters here are collected by a class of our own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address
 
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics_core import Metric
@@ -64,10 +63,12 @@ class Metrics:
             ["service", "protocol", "node", "ip"],
             registry=registry,
         )
-        received = "ARP requests for addresses that this node owns, all of which are answered."
+        received = "ARP and NDP questions for addresses that this node owns, all of which are answered."
         self._received = PlainCounter("metallb_layer2_requests_received", received, "ip", registry)
-        self._responses = PlainCounter("metallb_layer2_responses_sent", "ARP replies that were sent.", "ip", registry)
-        sent = "Gratuitous ARP frames that were sent: two per interface and round."
+        self._responses = PlainCounter(
+            "metallb_layer2_responses_sent", "Answers to ARP and NDP questions that were sent.", "ip", registry
+        )
+        sent = "Announcements that were sent, per interface and round: two gratuitous ARP frames, or one unsolicited advertisement."
         self._gratuitous = PlainCounter("metallb_layer2_gratuitous_sent", sent, "ip", registry)
         updates = "Changes of Kubernetes objects that were taken into account."
         self.updates = PlainCounter("metallb_k8s_client_updates_total", updates, None, registry)
@@ -81,7 +82,7 @@ class Metrics:
             "1 while something users configured cannot be used, so that its last valid edition is in force.",
             registry=registry,
         )
-        self._texts: dict[IPv4Address, str] = {}
+        self._texts: dict[IPAddress, str] = {}
 
     def announced(self, service: ServiceKey, addresses: Iterable[IPAddress]) -> None:
         """The addresses of a Service are announced here from now on."""
@@ -93,19 +94,19 @@ class Metrics:
         for address in addresses:
             self._announced.remove(service, LAYER2, self._node, str(address))
 
-    def request_received(self, address: IPv4Address) -> None:
+    def request_received(self, address: IPAddress) -> None:
         """A request that is answered came in."""
         self._received.increase(self._text_of(address))
 
-    def response_sent(self, address: IPv4Address) -> None:
+    def response_sent(self, address: IPAddress) -> None:
         """A reply went out."""
         self._responses.increase(self._text_of(address))
 
-    def gratuitous_sent(self, address: IPv4Address) -> None:
+    def gratuitous_sent(self, address: IPAddress) -> None:
         """An announcement frame went out."""
         self._gratuitous.increase(self._text_of(address))
 
-    def _text_of(self, address: IPv4Address) -> str:
+    def _text_of(self, address: IPAddress) -> str:
         """The address as text; kept, because this is done for every packet."""
         text = self._texts.get(address)
         if text is None:

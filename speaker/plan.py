@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
 from config.model import InterfaceName, IPAddress, L2Advertisement, NodeName, ServiceKey
 from speaker import eligibility
@@ -26,7 +25,7 @@ class Announce:
     `on_every_interface` says that the advertisements name no interfaces, so that interfaces which appear later join.
     """
 
-    addresses: tuple[IPv4Address, ...]
+    addresses: tuple[IPAddress, ...]
     interfaces: frozenset[InterfaceName]
     on_every_interface: bool
 
@@ -106,15 +105,15 @@ def _here(
         return None, Reason.LOST_ELECTION, order
     if world.hold:
         return None, Reason.WAITING_FOR_MEMBERS, world.hold
-    ipv4 = tuple(address for address in service.addresses if isinstance(address, IPv4Address))
-    if not ipv4:
-        return None, Reason.FAMILY_NOT_SERVED, f"{', '.join(str(address) for address in service.addresses)} would be ours"
     reach = eligibility.electorate(world.cluster).reach
     wanted = interfaces.wanted([one.interfaces for one in advertisements if world.me in reach[one.name]])
-    pick = interfaces.pick(world.links, wanted)
-    if not pick.usable:
-        return None, Reason.NO_USABLE_INTERFACE, pick.explanation
-    return Announce(ipv4, pick.usable, on_every_interface=wanted is None), Reason.WON_ELECTION, order
+    picks = {version: interfaces.pick(world.links, wanted, version) for version in {one.version for one in service.addresses}}
+    served = tuple(address for address in service.addresses if picks[address.version].usable)
+    if not served:
+        return None, Reason.NO_USABLE_INTERFACE, "; ".join(pick.explanation for _, pick in sorted(picks.items()))
+    usable = frozenset[InterfaceName]().union(*(pick.usable for pick in picks.values()))
+    missing = [f"{one} is not announced: {picks[one.version].explanation}" for one in service.addresses if one not in served]
+    return Announce(served, usable, on_every_interface=wanted is None), Reason.WON_ELECTION, "; ".join([order, *missing])
 
 
 class Plan:
@@ -125,14 +124,14 @@ class Plan:
 
     def __init__(self) -> None:
         self._decisions: dict[ServiceKey, Decision] = {}
-        self._announced_for: dict[IPv4Address, dict[ServiceKey, frozenset[InterfaceName]]] = {}
+        self._announced_for: dict[IPAddress, dict[ServiceKey, frozenset[InterfaceName]]] = {}
 
     @property
     def decisions(self) -> Mapping[ServiceKey, Decision]:
         """All decisions in force."""
         return self._decisions
 
-    def adopt(self, decision: Decision) -> frozenset[IPv4Address]:
+    def adopt(self, decision: Decision) -> frozenset[IPAddress]:
         """Put a decision in force; the addresses whose interfaces may have changed."""
         touched = self._drop(decision.service)
         self._decisions[decision.service] = decision
@@ -142,13 +141,13 @@ class Plan:
                 touched.add(address)
         return frozenset(touched)
 
-    def forget(self, service: ServiceKey) -> frozenset[IPv4Address]:
+    def forget(self, service: ServiceKey) -> frozenset[IPAddress]:
         """Drop the decision about a Service that is gone; the addresses whose interfaces may have changed."""
         touched = self._drop(service)
         self._decisions.pop(service, None)
         return frozenset(touched)
 
-    def _drop(self, service: ServiceKey) -> set[IPv4Address]:
+    def _drop(self, service: ServiceKey) -> set[IPAddress]:
         before = self._decisions.get(service)
         if before is None or before.announce is None:
             return set()
@@ -158,21 +157,21 @@ class Plan:
                 del self._announced_for[address]
         return set(before.announce.addresses)
 
-    def interfaces_of(self, address: IPv4Address) -> frozenset[InterfaceName]:
+    def interfaces_of(self, address: IPAddress) -> frozenset[InterfaceName]:
         """Where an address is announced: the union over the Services that use it; empty if nowhere."""
         return frozenset[InterfaceName]().union(*self._announced_for.get(address, {}).values())
 
-    def layer2(self) -> Mapping[IPv4Address, frozenset[InterfaceName]]:
+    def layer2(self) -> Mapping[IPAddress, frozenset[InterfaceName]]:
         """Every address that this node announces, with its interfaces."""
         return {address: self.interfaces_of(address) for address in self._announced_for}
 
-    def services_at(self, address: IPv4Address) -> tuple[ServiceKey, ...]:
+    def services_at(self, address: IPAddress) -> tuple[ServiceKey, ...]:
         """The Services for whose sake an address is announced here, in name order."""
         return tuple(sorted(self._announced_for.get(address, {})))
 
     def check_invariants(self) -> None:
         """Assert that the index says what the decisions say."""
-        expected: dict[IPv4Address, dict[ServiceKey, frozenset[InterfaceName]]] = {}
+        expected: dict[IPAddress, dict[ServiceKey, frozenset[InterfaceName]]] = {}
         for key, decision in self._decisions.items():
             assert key == decision.service, f"decision about {decision.service} is kept under {key}"
             if decision.announce is not None:

@@ -42,7 +42,6 @@ class Reason(StrEnum):
 
     WAITING_FOR_MEMBERS = "WAITING_FOR_MEMBERS", "this speaker does not know the other speakers yet"
     NO_USABLE_INTERFACE = "NO_USABLE_INTERFACE", "no network interface of this node may carry the announcement"
-    FAMILY_NOT_SERVED = "FAMILY_NOT_SERVED", "IPv6 addresses are not announced by this version"
 
     def __new__(cls, value: str, sentence: str = "") -> Self:
         """Make a member whose value is the word and which knows its sentence."""

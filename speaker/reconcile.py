@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
-from config.model import InterfaceName, NodeName, ServiceKey
+from config.model import InterfaceName, IPAddress, NodeName, ServiceKey
 from config.problem import Severity
 from speaker import eligibility
 from speaker.agenda import Agenda
@@ -117,7 +116,7 @@ class Reconciler:
         world = self._observer.world
         keys = self._agenda.take(len(eligibility.electorate(world.cluster).candidates))
         changed: list[tuple[ServiceKey, Decision | None, Decision | None]] = []
-        touched: set[IPv4Address] = set()
+        touched: set[IPAddress] = set()
         for key in keys:
             before, service = self.plan.decisions.get(key), world.services.get(key)
             after = None if service is None else decide(service, world)
@@ -131,10 +130,10 @@ class Reconciler:
         if not self._agenda and not world.hold:
             self._reporter.plan_complete()
 
-    def _own(self, touched: set[IPv4Address]) -> None:
+    def _own(self, touched: set[IPAddress]) -> None:
         owned = self._engine.owned()
-        news: dict[IPv4Address, frozenset[InterfaceName]] = {}
-        for address in sorted(touched):
+        news: dict[IPAddress, frozenset[InterfaceName]] = {}
+        for address in sorted(touched, key=_by_family):
             now = self.plan.interfaces_of(address)
             if now != owned.get(address, frozenset()):
                 news[address] = now
@@ -146,10 +145,10 @@ class Reconciler:
         old = frozenset() if before is None or before.announce is None else frozenset(before.announce.addresses)
         new = frozenset() if after is None or after.announce is None else frozenset(after.announce.addresses)
         me = self._observer.world.me
-        for address in sorted(old - new):
+        for address in sorted(old - new, key=_by_family):
             reason, detail = (Reason.SERVICE_DELETED, "") if after is None else (after.reason, after.detail)
             self._log.info("address_withdrawn", address=str(address), service=key, node=me, reason=reason.value, detail=detail)
-        for address in sorted(new - old):
+        for address in sorted(new - old, key=_by_family):
             assert after is not None
             was = None if before is None else before.winner
             self._log.info(
@@ -206,9 +205,16 @@ class Reconciler:
             "plan": {
                 "pending": len(self._agenda),
                 "services": {key: _decision(one) for key, one in sorted(self.plan.decisions.items())},
-                "owned": {str(address): sorted(names) for address, names in sorted(self._engine.owned().items())},
+                "owned": {
+                    str(address): sorted(names)
+                    for address, names in sorted(self._engine.owned().items(), key=lambda one: _by_family(one[0]))
+                },
             },
         }
+
+
+def _by_family(address: IPAddress) -> tuple[int, int]:
+    return address.version, int(address)
 
 
 def _decision(one: Decision) -> Mapping[str, Any]:

@@ -60,7 +60,8 @@ class Node:
 class Link:
     """A network interface of this node.
 
-    `mac` has 6 bytes, or none where the link has no hardware address. `refused` says why no socket could be opened on it.
+    `mac` has 6 bytes, or none where the link has no hardware address. `link_locals` are the usable IPv6 link-local addresses,
+    packed, ascending. `refused` says why no socket could be opened on it.
     """
 
     index: int
@@ -71,7 +72,13 @@ class Link:
     broadcast: bool = True
     noarp: bool = False
     master: bool = False
+    link_locals: tuple[bytes, ...] = ()
     refused: str = ""
+
+    @property
+    def link_local(self) -> bytes | None:
+        """The address that NDP messages come from."""
+        return self.link_locals[0] if self.link_locals else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -92,7 +92,7 @@ def a_service(
     )
 
 
-def a_link(name: str = "eth0", index: int = 2, **facts: bool | bytes | str) -> Link:
+def a_link(name: str = "eth0", index: int = 2, **facts: bool | bytes | str | tuple[bytes, ...]) -> Link:
     return Link(index, InterfaceName(name), **({"mac": MAC} | facts))  # type: ignore[arg-type]  # Facts are members of Link.
 
 

@@ -12,9 +12,12 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.parity.plugin import Parity
 
 PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 PACKAGES: Final = {
@@ -23,6 +26,9 @@ PACKAGES: Final = {
     "tshark": "tshark",
     "nginx": "nginx-light",
     "nft": "nftables",
+    "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
+    "vtysh": "frr",
+    "bird": "bird2",
 }
 OFFERED: Final[Mapping[str, tuple[str, Callable[[], bool]]]] = {
     "atheris": ("machine", lambda: platform.machine() == "x86_64" and sys.version_info < (3, 14)),
@@ -31,9 +37,17 @@ OFFERED: Final[Mapping[str, tuple[str, Callable[[], bool]]]] = {
 LEFT_OUT: Final = pytest.StashKey[Counter[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of what is measured against MetalLB's own tests."""
+    parser.addoption("--parity", action="store_true", help="write the outcome of tests with titles into metallb-parity.md")
+    parser.addoption("--parity-links", type=Path, metavar="FILE", help="write the titles of all tests into a file (JSON)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
-    config.addinivalue_line("markers", "needs(*what): programs, or root, that the test cannot do without")
+    config.addinivalue_line("markers", "needs(*what): programs, files, or root, that the test cannot do without")
+    config.addinivalue_line("markers", "parity(*titles): tests of MetalLB (tests/parity/titles.toml) that this one shows")
+    config.pluginmanager.register(Parity(config.getoption("--parity-links"), write=config.getoption("--parity")))
     config.addinivalue_line("markers", "offered(*what): what the test cannot do without and nobody can install; see OFFERED")
     config.stash[LEFT_OUT] = Counter()
 
@@ -66,5 +80,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if what == "root":
                 if os.geteuid() != 0:
                     pytest.fail("needs root; run make test with sudo", pytrace=False)
-            elif shutil.which(what, path=PATH) is None:
+            elif not Path(what).exists() if what.startswith("/") else shutil.which(what, path=PATH) is None:
                 pytest.fail(f"needs {what}; apt-get install {PACKAGES[what]} (make test does)", pytrace=False)

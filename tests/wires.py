@@ -8,20 +8,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from scapy.layers.inet6 import ICMPv6ND_NA
 from scapy.layers.l2 import ARP, Ether
 
 from config.model import InterfaceName
+from speaker.layer2.sockets import Protocol
 
 
 class RecordingWire:
     """A wire that keeps what is sent and delivers what a test puts in, filtered as the kernel would."""
 
-    def __init__(self, name: InterfaceName) -> None:
+    def __init__(self, name: InterfaceName, protocol: Protocol = Protocol.ARP) -> None:
         self.name = name
+        self._asked_for = slice(38, 42) if protocol is Protocol.ARP else slice(62, 78)
         self.sent: list[bytes] = []
         self.targets: tuple[bytes, ...] = ()
         self.closed = False
         self.broken: OSError | None = None
+        self.groupless: OSError | None = None
         self._incoming: list[bytes] = []
         self._near, self._far = socket.socketpair()
 
@@ -30,9 +34,12 @@ class RecordingWire:
 
     def set_targets(self, targets: Sequence[bytes]) -> None:
         self.targets = tuple(targets)
+        if self.groupless is not None:
+            raise self.groupless
 
     def deliver(self, frame: bytes) -> None:
-        if frame[38:42] in self.targets:
+        about = {frame[self._asked_for], frame[28:32]}
+        if about & set(self.targets):
             self._incoming.append(frame)
             self._far.send(b"!")
 
@@ -57,19 +64,30 @@ class RecordingWire:
         self.sent = []
         return [(message.op, message.psrc) for message in messages]
 
+    def advertised(self) -> list[tuple[str, str, int, int]]:
+        """Destination, target, and the flags solicited and override of each advertisement since this was last asked."""
+        frames = [Ether(frame) for frame in self.sent]
+        self.sent = []
+        return [(frame.payload.dst, frame[ICMPv6ND_NA].tgt, frame[ICMPv6ND_NA].S, frame[ICMPv6ND_NA].O) for frame in frames]
+
 
 class Wires:
-    """Opens a recording wire for each interface; `refuse` names those that cannot be opened."""
+    """Opens a recording wire for each interface; `refuse` names those that cannot be opened.
+
+    `open` has the wires for ARP by interface, `open6` those for NDP.
+    """
 
     def __init__(self, *refuse: str) -> None:
         self.refuse = set(refuse)
         self.open: dict[str, RecordingWire] = {}
+        self.open6: dict[str, RecordingWire] = {}
 
-    def __call__(self, name: InterfaceName) -> RecordingWire:
-        if name in self.refuse:
+    def __call__(self, name: InterfaceName, protocol: Protocol) -> RecordingWire:
+        if name in self.refuse or f"{name} {protocol}" in self.refuse:
             raise PermissionError(1, "Operation not permitted")
-        self.open[name] = RecordingWire(name)
-        return self.open[name]
+        opened = self.open if protocol is Protocol.ARP else self.open6
+        opened[name] = RecordingWire(name, protocol)
+        return opened[name]
 
 
 class Lines:

@@ -9,7 +9,6 @@ http.py calls it with decoded requests; controllers.py calls it for what a clust
 from __future__ import annotations
 
 import base64
-import copy
 import random
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lab.apiserver import apply, codec, crds, kinds, meta, patching, services, structural, typed
+from lab.apiserver import apply, codec, crds, meta, patching, services, structural, typed
 from lab.apiserver.auth import ADMIN, User
 from lab.apiserver.errors import (
     MODIFIED,
@@ -36,7 +35,9 @@ from lab.apiserver.errors import (
     unsupported,
     unsupported_media_type,
 )
+from lab.apiserver.kinds import KINDS, Kind
 from lab.apiserver.resources import Registry, Resource, selecting_fields
+from lab.apiserver.rules import faults_by
 from lab.apiserver.selectors import Selector, matches
 from lab.apiserver.store import Key, Store, Stored
 
@@ -247,7 +248,7 @@ class Api:
             version = resource.custom.versions[resource.version]
             structural.default(document, version.schema)
             was = (
-                from_storage(resource, copy.deepcopy(old))
+                from_storage(resource, codec.copy_of(old))
                 if old is not None and resource.version != resource.custom.storage
                 else old
             )
@@ -255,20 +256,19 @@ class Api:
             if causes:
                 raise invalid(resource.group, resource.kind, name, causes)
             return to_storage(resource, document)
-        hooks = HOOKS.get(resource.type_name, kinds.Hooks())
+        kind = KINDS.get(resource.type_name, Kind())
         document = to_storage(resource, document)
         if not status_only:
-            hooks.prepare(document, old)
-        hooks.default(document)
-        if resource.type_name == "Service":
-            if not status_only:
-                faults = services.allocate(document, old, self.allocator, dry=call.dry_run)
-                if faults:
-                    raise invalid(resource.group, resource.kind, name, faults)
-                call.warn(services.warnings(document))
-            causes += services.validate_status(document) if status_only else services.validate(document, old)
-        else:
-            causes += hooks.validate(document, old)
+            kind.prepare(document, old)
+        kind.default(document)
+        typed.fill(document, resource.type_name if not resource.store_as else "CoreEvent")
+        if resource.type_name == "Service" and not status_only:
+            faults = services.allocate(document, old, self.allocator, dry=call.dry_run)
+            if faults:
+                raise invalid(resource.group, resource.kind, name, faults)
+            call.warn(services.warnings(document))
+        service_status = resource.type_name == "Service" and status_only
+        causes += faults_by(services.STATUS_RULES, document, old) if service_status else kind.faults(document, old)
         if causes:
             group = "" if resource.store_as else resource.group
             raise invalid(group, resource.kind, name, causes)
@@ -323,7 +323,7 @@ class Api:
         if rv is not None and rv != stored.rv:
             raise conflict(resource.group, resource.plural, stored.key[1], MODIFIED)
         old_stored: Json = msgspec.json.decode(stored.body)
-        old = from_storage(resource, copy.deepcopy(old_stored))
+        old = from_storage(resource, msgspec.json.decode(stored.body))
         inherit_identity(document["metadata"], old["metadata"])
         # What a status write says about metadata that is not its to change still counts as an attempt at ownership.
         tried: Json = {}
@@ -338,7 +338,7 @@ class Api:
             new["metadata"]["generation"] = int(old_stored["metadata"].get("generation", 0)) + 1
         elif resource.generation:
             new["metadata"]["generation"] = old_stored["metadata"].get("generation", 1)
-        shown = new if is_stored_form(resource) else from_storage(resource, copy.deepcopy(new))
+        shown = new if is_stored_form(resource) else from_storage(resource, codec.copy_of(new))
         shown["metadata"] |= tried
         apply.track(shown, old, resource, call.manager, sub, self.timestamp(), before=before_tracking, applied=call.applied)
         for member in tried:
@@ -361,7 +361,7 @@ class Api:
             self._remove(resource, stored, old)  # Watchers see the state before the last finalizer went.
             return from_storage(resource, new)
         self._put(resource, new)
-        return new if is_stored_form(resource) else from_storage(resource, copy.deepcopy(new))
+        return new if is_stored_form(resource) else from_storage(resource, codec.copy_of(new))
 
     @staticmethod
     def _held(resource: Resource, document: Json) -> bool:
@@ -376,7 +376,7 @@ class Api:
             if resource.status_metadata == "new":
                 kept["metadata"] = document["metadata"]
             else:
-                kept["metadata"] = {**copy.deepcopy(old["metadata"])}
+                kept["metadata"] = {**codec.copy_of(old["metadata"])}
                 if "managedFields" in document["metadata"]:
                     kept["metadata"]["managedFields"] = document["metadata"]["managedFields"]
             return kept
@@ -384,7 +384,7 @@ class Api:
             document = dict(document)
             document.pop("status", None)
             if "status" in old:
-                document["status"] = copy.deepcopy(old["status"])
+                document["status"] = codec.copy_of(old["status"])
         return document
 
     # Patching
@@ -544,7 +544,7 @@ class Api:
     ) -> Json:
         """Begin a deletion that something still holds up."""
         metadata = document["metadata"]
-        old = copy.deepcopy(document)
+        old = codec.copy_of(document)
         if finalizers:
             metadata["finalizers"] = list(finalizers)
         if not metadata.get("deletionTimestamp"):
@@ -581,15 +581,9 @@ class Api:
         stored = self.store.get(resource.storage, key)
         if stored is not None:
             old: Json = msgspec.json.decode(stored.body)
-            new = copy.deepcopy(old)
+            new = codec.copy_of(old)
             change(new)
             self._finish(resource, stored, old, new, Call())
-
-
-HOOKS: dict[str, kinds.Hooks] = {
-    **kinds.HOOKS,
-    "CustomResourceDefinition": kinds.Hooks(crds.prepare, crds.default, crds.validate),
-}
 
 
 def is_stored_form(resource: Resource) -> bool:

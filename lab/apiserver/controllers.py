@@ -37,6 +37,7 @@ class Controllers:
         self._namespaces: set[str] = set()
         self._definitions: set[str] = set()
         self._ending: set[Reference] = set()
+        self._held: dict[str, Reference] = {}  # uid -> an owner whose Foreground deletion waits for what it owns
         self._due_at: dict[str, float] = {}  # Namespace uid -> when its contents go (loop time)
         api.store.listeners.append(self._changed)
 
@@ -67,6 +68,8 @@ class Controllers:
         if change.before is not None and change.now is None:
             for uid in change.before.owners:
                 self._dependents.get(uid, set()).discard((storage, change.before.key))
+                if uid in self._held:
+                    self._ending.add(self._held.pop(uid))
             if change.before.uid in self._dependents:
                 self._gone.append(change.before.uid)
         key = (change.now or change.before).key  # type: ignore[union-attr]  # One of them is there.
@@ -225,7 +228,9 @@ class Controllers:
         elif "foregroundDeletion" in finalizers:
             for dependent in dependents:
                 self._drop_dependent(dependent, stored.uid)
-            if not any(self._api.store.get(s, k) for s, k in self._dependents.get(stored.uid, ())):
+            if any(self._api.store.get(s, k) for s, k in self._dependents.get(stored.uid, ())):
+                self._held[stored.uid] = reference  # Pods take their time; the last one wakes it again.
+            else:
                 self._api.release(resource, key, lambda o: _drop_finalizer(o, "foregroundDeletion"))
 
     def _collect(self, uid: str) -> None:

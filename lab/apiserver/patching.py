@@ -1,31 +1,21 @@
 """JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch, as the API server applies them.
 
-Pure: documents in, documents out. Strategic patches need to know which lists merge by which key: MERGE_KEYS, from the
-patch strategies of the Go types. Server-side apply is in apply.py.
+Pure: documents in, documents out. Which lists a strategic patch merges, and by which key, is in the schemas of the built-in
+kinds. Server-side apply is in apply.py.
 """
 
 from __future__ import annotations
 
-import copy
+from types import MappingProxyType
 from typing import Any
 
+import jsonpatch
+
+from lab.apiserver.apply import member_schema
 from lab.apiserver.errors import ApiError, bad_request, internal
-from lab.apiserver.typed import TYPES
+from lab.apiserver.typed import SCHEMAS
 
 Json = dict[str, Any]
-
-# Lists that merge, by owner type: their merge key, or "" for a list of plain values.
-MERGE_KEYS: dict[str, str] = {
-    "ObjectMeta.ownerReferences": "uid", "ObjectMeta.finalizers": "", "ServiceSpec.ports": "port", "ServiceStatus.conditions": "type",
-    "NodeStatus.conditions": "type", "NodeStatus.addresses": "type", "NodeSpec.podCIDRs": "", "PodStatus.conditions": "type",
-    "PodStatus.podIPs": "ip", "PodStatus.hostIPs": "ip", "PodSpec.containers": "name", "PodSpec.initContainers": "name",
-    "PodSpec.ephemeralContainers": "name", "PodSpec.volumes": "name", "PodSpec.imagePullSecrets": "name", "PodSpec.hostAliases": "ip",
-    "PodSpec.topologySpreadConstraints": "topologyKey", "Container.ports": "containerPort", "Container.env": "name",
-    "Container.volumeMounts": "mountPath", "Container.volumeDevices": "devicePath", "ServiceAccount.secrets": "name",
-    "ServiceAccount.imagePullSecrets": "name", "DeploymentStatus.conditions": "type", "DaemonSetStatus.conditions": "type",
-    "ReplicaSetStatus.conditions": "type", "NamespaceStatus.conditions": "type", "ValidatingWebhookConfiguration.webhooks": "name",
-    "MutatingWebhookConfiguration.webhooks": "name", "EndpointSlice.endpoints": "-", "ResourceRequirements.claims": "-",
-}  # fmt: skip
 
 
 def rejected() -> ApiError:
@@ -46,6 +36,21 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return out
 
 
+class _Replace(jsonpatch.ReplaceOperation):  # type: ignore[misc]  # The library has no types.
+    """A replace that may add a member, as the server's does."""
+
+    def apply(self, obj: Any) -> Any:
+        parent, last = self.pointer.to_last(obj)
+        if isinstance(parent, dict) and last is not None and "value" in self.operation:
+            parent[last] = self.operation["value"]
+            return obj
+        return super().apply(obj)
+
+
+class _JsonPatch(jsonpatch.JsonPatch):  # type: ignore[misc]  # The library has no types.
+    operations = MappingProxyType({**jsonpatch.JsonPatch.operations, "replace": _Replace})
+
+
 def json_patch(document: Json, operations: Any) -> Json:
     """RFC 6902, with the server's leniency that a replace may add.
 
@@ -56,71 +61,13 @@ def json_patch(document: Json, operations: Any) -> Json:
     if not isinstance(operations, list):
         word = "object" if isinstance(operations, dict) else "string" if isinstance(operations, str) else "number"
         raise bad_request(f"error decoding patch: json: cannot unmarshal {word} into Go value of type []handlers.jsonPatchOp")
-    out: Any = copy.deepcopy(document)
-    for operation in operations:
-        try:
-            out = _operate(out, operation)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise rejected() from error
+    try:
+        out = _JsonPatch(operations).apply(document)
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
+        raise rejected() from error
     if not isinstance(out, dict):
         raise rejected()
     return out
-
-
-def _pointer(path: Any) -> list[str]:
-    if not isinstance(path, str) or (path and not path.startswith("/")):
-        raise ValueError(path)
-    return [p.replace("~1", "/").replace("~0", "~") for p in path.split("/")[1:]]
-
-
-def _walk(document: Any, parts: list[str]) -> Any:
-    for part in parts:
-        document = document[int(part)] if isinstance(document, list) else document[part]
-    return document
-
-
-def _add(document: Any, parts: list[str], value: Any) -> Any:
-    if not parts:
-        return value
-    parent, last = _walk(document, parts[:-1]), parts[-1]
-    if isinstance(parent, list):
-        at = len(parent) if last == "-" else int(last)
-        if not 0 <= at <= len(parent):
-            raise IndexError(last)
-        parent.insert(at, value)
-    else:
-        parent[last] = value
-    return document
-
-
-def _remove(document: Any, parts: list[str]) -> Any:
-    parent, last = _walk(document, parts[:-1]), parts[-1]
-    return parent.pop(int(last)) if isinstance(parent, list) else parent.pop(last)
-
-
-def _operate(document: Any, operation: Json) -> Any:
-    parts = _pointer(operation["path"])
-    match operation["op"]:
-        case "test":
-            if _walk(document, parts) != operation.get("value"):
-                raise ValueError("test failed")
-        case "add":
-            return _add(document, parts, operation["value"])
-        case "replace":
-            parent = _walk(document, parts[:-1]) if parts else None
-            if isinstance(parent, list):
-                parent[int(parts[-1])] = operation["value"]
-            else:
-                return _add(document, parts, operation["value"])
-        case "remove":
-            _remove(document, parts)
-        case "copy":
-            return _add(document, parts, copy.deepcopy(_walk(document, _pointer(operation["from"]))))
-        case "move":
-            return _add(document, parts, _remove(document, _pointer(operation["from"])))
-        case other:
-            raise ValueError(other)
-    return document
 
 
 def _go_map(value: Any) -> str:
@@ -139,61 +86,47 @@ def strategic_patch(document: Json, patch: Json, type_name: str) -> Json:
 
     """
     try:
-        return _merge_map(document, patch, type_name)
+        return _merge_map(document, patch, SCHEMAS[type_name])
     except (TypeError, AttributeError) as error:  # A list where the type has a map, or the like.
         raise bad_request(f"error decoding patch: a value has not the form of its field: {error}") from error
 
 
-def _child_type(owner: str, name: str) -> str:
-    field = TYPES.get(owner, {}).get(name)
-    return field.type if field else ""
-
-
-def _merge_map(original: Any, patch: Json, owner: str) -> Json:
+def _merge_map(original: Any, patch: Json, schema: Json) -> Json:
     directive = patch.get("$patch")
     if directive == "replace":
         return {k: v for k, v in patch.items() if k != "$patch"}
     if directive == "delete":
         return {}
     if directive is not None:
-        if owner:
+        if "properties" in schema:
             raise internal(f"unknown patch type: {directive} in map: {_go_map(patch)}")
         return dict(original or {})
     out: Json = dict(original) if isinstance(original, dict) else {}
     if "$retainKeys" in patch:
         out = {k: v for k, v in out.items() if k in patch["$retainKeys"]}
-    for name, gone in patch.items():
-        if name.startswith("$deleteFromPrimitiveList/"):
-            target = name.split("/", 1)[1]
-            if isinstance(out.get(target), list):
-                out[target] = [v for v in out[target] if v not in gone]
     for name, value in patch.items():
-        if name.startswith("$"):
-            continue
-        if value is None:
-            out.pop(name, None)
-            continue
-        kind = _child_type(owner, name)
+        directive, _, target = name.partition("/")
         order = patch.get(f"$setElementOrder/{name}")
-        if isinstance(value, dict):
-            out[name] = _merge_map(out.get(name), value, kind.removeprefix("{}") if kind in TYPES or kind[2:] in TYPES else "")
-        elif isinstance(value, list) and f"{owner}.{name}" in MERGE_KEYS:
-            out[name] = _merge_list(out.get(name) or [], value, MERGE_KEYS[f"{owner}.{name}"], kind.removeprefix("[]"), order)
+        inner = member_schema(schema, target or name)
+        if directive == "$deleteFromPrimitiveList" and isinstance(out.get(target), list):
+            out[target] = [v for v in out[target] if v not in value]
+        elif directive == "$setElementOrder" and target not in patch and isinstance(out.get(target), list):
+            out[target] = _ordered(out[target], inner.get("x-kubernetes-patch-merge-key", ""), value, [], out[target])
+        elif name.startswith("$"):
+            continue
+        elif value is None:
+            out.pop(name, None)
+        elif isinstance(value, dict):
+            out[name] = _merge_map(out.get(name), value, inner)
+        elif isinstance(value, list) and "x-kubernetes-patch-merge-key" in inner:
+            out[name] = _merge_list(out.get(name) or [], value, inner, order)
         else:
             out[name] = value
-    for name, order in patch.items():  # An order alone sorts what is there.
-        if (
-            name.startswith("$setElementOrder/")
-            and (target := name.split("/", 1)[1]) not in patch
-            and isinstance(out.get(target), list)
-        ):
-            out[target] = _ordered(out[target], MERGE_KEYS.get(f"{owner}.{target}", ""), order, [], out[target])
     return out
 
 
-def _merge_list(original: list[Any], patch: list[Any], key: str, inner: str, order: list[Any] | None) -> list[Any]:
-    if key == "-":  # Atomic after all.
-        return patch
+def _merge_list(original: list[Any], patch: list[Any], schema: Json, order: list[Any] | None) -> list[Any]:
+    key, inner = schema["x-kubernetes-patch-merge-key"], schema["items"]
     if not key:
         merged = original + [v for v in patch if v not in original]
         return _ordered(merged, key, order, patch, original)

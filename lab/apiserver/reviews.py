@@ -5,7 +5,6 @@ http.py calls these with decoded bodies; they ask auth.py and api.py.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -158,7 +157,7 @@ def finalize(api: Api, resource: Resource, key: Key, finalizers: list[str] | Non
         if not finalizers:
             del namespace["spec"]["finalizers"]
 
-    after = copy.deepcopy(document)
+    after = codec.copy_of(document)
     change(after)
     api.release(resource, ("", key[1]), change)
     return after

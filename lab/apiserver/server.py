@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import ctypes
+import gc
 import ipaddress
 import json
 import os
@@ -260,7 +261,11 @@ async def _serve(listen: Sequence[Listen], state: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    gc.disable()  # Reading the journal makes thousands of objects and no garbage.
     running = await start(listen, state)
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(20_000, 20, 50)  # A request makes no cycles; what is stored need not be looked at over and over.
     ready = {
         "url": running.url, "ca": str(running.ca_file), "token": running.token, "kubeconfig": str(running.kubeconfig),
     }  # fmt: skip

@@ -109,26 +109,29 @@ class Streams:
         """Send events until the time is over, the server closes or the watcher is ended."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        marks = [end - BOOKMARK_BEFORE_END_S] if bookmarks and timeout_s > BOOKMARK_BEFORE_END_S else []
-        next_mark = min(loop.time() + BOOKMARK_EVERY_S, *marks) if marks else end
-        while True:
-            if watcher.pending:
-                lines, watcher.pending = watcher.pending, []
-                await response.write(b"".join(lines))
-                continue
-            now = loop.time()
-            if watcher.ended or now >= end or self.closing:
-                return
-            if bookmarks and now >= next_mark:
-                next_mark = marks[0] if marks and now < marks[0] < now + BOOKMARK_EVERY_S else now + BOOKMARK_EVERY_S
-                if self.api.store.rv > watcher.sent_rv:
-                    watcher.sent_rv = self.api.store.rv
-                    await response.write(self._bookmark(watcher))
+        last_mark = end - BOOKMARK_BEFORE_END_S
+        next_mark = min(loop.time() + BOOKMARK_EVERY_S, last_mark) if bookmarks and timeout_s > BOOKMARK_BEFORE_END_S else end
+        alarm = loop.call_at(next_mark, watcher.wake.set)  # One timer for the whole watch, not one for every event.
+        try:
+            while True:
+                if watcher.pending:
+                    lines, watcher.pending = watcher.pending, []
+                    await response.write(b"".join(lines))
                     continue
-            watcher.wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(min(end, next_mark) - now, 0)):
-                    await watcher.wake.wait()
+                now = loop.time()
+                if watcher.ended or now >= end or self.closing:
+                    return
+                if now >= next_mark:
+                    next_mark = end if now >= last_mark else min(now + BOOKMARK_EVERY_S, last_mark)
+                    alarm = loop.call_at(next_mark, watcher.wake.set)
+                    if self.api.store.rv > watcher.sent_rv:
+                        watcher.sent_rv = self.api.store.rv
+                        await response.write(self._bookmark(watcher))
+                        continue
+                watcher.wake.clear()
+                await watcher.wake.wait()
+        finally:
+            alarm.cancel()
 
     def _shaper(self, resource: Resource, form: Format, query: Mapping[str, str]) -> Callable[[str, Json, int], Json] | None:
         """How watch objects are shown, or None for plain JSON."""

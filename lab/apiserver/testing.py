@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from kube.auth import Access
 from lab.apiserver.server import Listen, Running, start
 
 
@@ -21,3 +22,8 @@ async def running_server(state: Path) -> AsyncIterator[Running]:
         yield running
     finally:
         await running.close()
+
+
+def access_to(server: Running, token: str | None = None) -> Access:
+    """What a client needs: as the administrator, or with another token."""
+    return Access(server.url, f"Bearer {token or server.token}", ca=Path(server.ca_file).read_bytes())

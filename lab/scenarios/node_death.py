@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from lab.faults import Kill
 from lab.paths import LabError
 from lab.scenarios.stage import NAMESPACE, LogLine, Stage, until
 from lab.traffic import ArpSeen, longest_gap
@@ -81,7 +82,7 @@ async def _once(stage: Stage, index: int, name: str, address: str) -> NodeDeath:
     try:
         result = await kill_owner(stage, index, f"{NAMESPACE}/{name}", address)
     finally:
-        restore_all(stage)
+        stage.heal()
     await stage.settled_owner(f"{NAMESPACE}/{name}")
     return result
 
@@ -108,17 +109,10 @@ async def kill_owner(stage: Stage, index: int, service: str, address: str) -> No
             limit_s=SETTLE_S,
             what=f"good answers of {before}, which announces {address}",
         )
-        killed = stage.tell_lab("kill", before)
+        killed = stage.inject(Kill(before))
         return await _measure(stage, index, service, address, before, killed["unplugged"])
     finally:
         client.rest()
-
-
-def restore_all(stage: Stage) -> None:
-    """Give every node without power its power back."""
-    for name, node in stage.status()["nodes"].items():
-        if not node["powered"]:
-            stage.tell_lab("restore", name)
 
 
 async def _measure(stage: Stage, index: int, service: str, address: str, before: str, pulled: float) -> NodeDeath:

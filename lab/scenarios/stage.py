@@ -19,6 +19,7 @@ from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
 from lab import control, daemons, lifecycle
 from lab.client_machine import ClientMachine, on_client
+from lab.faults import AnyFault
 from lab.paths import LabError, Paths
 from lab.topology import FIRST_POOL_OFFSET, Topology
 from lab.user import MANIFESTS, User
@@ -200,9 +201,14 @@ class Stage:
         """What the lab's supervisor says."""
         return control.ask(self.where, "status")
 
-    def tell_lab(self, verb: str, node: str) -> dict[str, Any]:
-        """Have the supervisor do something to a node. The client's program goes on meanwhile; a pipe holds what it says."""
-        return control.ask(self.where, verb, node=node)
+    def inject(self, fault: AnyFault) -> dict[str, Any]:
+        """Put a fault in force. The client's program goes on meanwhile; a pipe holds what it says."""
+        return control.ask(self.where, "inject", fault=fault)
+
+    def heal(self, fault: AnyFault | None = None) -> list[str]:
+        """Take a fault back, or all of them; returns their names."""
+        healed: list[str] = control.ask(self.where, "heal", fault=fault)["healed"]
+        return healed
 
     def speaker_lines(self, *, after: float) -> list[LogLine]:
         """What the speakers logged since a moment, in order of time."""

@@ -1,8 +1,8 @@
-"""ARP frames: read requests, build announcements and replies (RFC 826, RFC 5227).
+"""ARP frames: read requests and replies, build announcements and replies (RFC 826, RFC 5227).
 
 The responder calls this. Scapy builds one frame of each form per interface; the addresses of a particular case are then
 written into those bytes, because building a frame anew costs a hundred times more than patching it, and a taken-over node may
-own thousands of addresses. Nothing here decides whether to answer, except that what is not a well-formed request is dropped.
+own thousands of addresses. Nothing here decides whether to answer, except that what is not well-formed is dropped.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _LENGTH = 42
 
 _ETHERNET_IPV4 = bytes.fromhex("0806 0001 0800 06 04")
 _OPCODE_REQUEST = REQUEST.to_bytes(2, "big")
+_OPCODE_REPLY = REPLY.to_bytes(2, "big")
 
 
 class Drop(StrEnum):
-    """Why a frame is not a request that could be answered."""
+    """Why a frame is not a message that could be believed or answered."""
 
     TOO_SHORT = "tooShort"
     NOT_ETHERNET_IPV4 = "notEthernetIPv4"
-    NOT_A_REQUEST = "notARequest"
+    UNKNOWN_OPCODE = "unknownOpcode"
     BAD_SENDER = "badSender"
 
 
@@ -52,20 +53,31 @@ class ArpRequest:
     target: bytes
 
 
-def read_request(frame: bytes) -> ArpRequest | Drop:
-    """Read an Ethernet frame; anything but a well-formed ARP request is named and dropped. Never raises.
+@dataclass(frozen=True, slots=True)
+class ArpReply:
+    """Somebody says that `sender_ip` is at `sender_mac`, asked or not."""
 
-    A sender that is a group address or zero cannot be answered by unicast, so such a request is malformed.
+    sender_mac: bytes
+    sender_ip: bytes
+
+
+def read(frame: bytes) -> ArpRequest | ArpReply | Drop:
+    """Read an Ethernet frame; anything but a well-formed ARP request or reply is named and dropped. Never raises.
+
+    A sender that is a group address or zero cannot be answered by unicast nor own an address, so such a frame is malformed.
     """
     if len(frame) < _LENGTH:
         return Drop.TOO_SHORT
     if frame[_FIXED] != _ETHERNET_IPV4:
         return Drop.NOT_ETHERNET_IPV4
-    if frame[_OPCODE] != _OPCODE_REQUEST:
-        return Drop.NOT_A_REQUEST
+    opcode = frame[_OPCODE]
+    if opcode not in {_OPCODE_REQUEST, _OPCODE_REPLY}:
+        return Drop.UNKNOWN_OPCODE
     sender = frame[_SENDER_MAC]
     if sender[0] & 1 or not any(sender):
         return Drop.BAD_SENDER
+    if opcode == _OPCODE_REPLY:
+        return ArpReply(sender, frame[_SENDER_IP])
     return ArpRequest(frame[_DESTINATION], sender, frame[_SENDER_IP], frame[_TARGET_IP])
 
 

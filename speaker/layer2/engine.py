@@ -9,25 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Final, assert_never
+from typing import Protocol as Interface
 
-from config.model import InterfaceName
-from speaker.layer2 import arp, interfaces
-from speaker.layer2.responder import Face, Faces, Form, Heard, Own, Responder, SendFrame
-from speaker.layer2.sockets import ArpSocket
+from config.model import InterfaceName, IPAddress
+from speaker.layer2 import arp, interfaces, ndp
+from speaker.layer2.responder import Claimed, Effect, Face, Faces, Form, Heard, Message, Own, Responder, SendFrame
+from speaker.layer2.sockets import PacketSocket, Protocol
 from speaker.world import Link
 from telemetry.log import Logger
 
 
-class Wire(Protocol):
-    """A raw socket on one interface, as sockets.ArpSocket is."""
+class Wire(Interface):
+    """A raw socket on one interface, as sockets.PacketSocket is."""
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
 
     def set_targets(self, targets: Sequence[bytes]) -> None:
-        """Let in questions for these packed addresses only."""
+        """Let in what is about these packed addresses only; OSError if not all of it can be had."""
 
     def frames(self) -> Iterator[bytes]:
         """What has come in, a bounded number of frames."""
@@ -39,22 +39,22 @@ class Wire(Protocol):
         """Give it back."""
 
 
-class Counters(Protocol):
+class Counters(Interface):
     """Where frames are counted, by address."""
 
-    def request_received(self, address: IPv4Address) -> None:
+    def request_received(self, address: IPAddress) -> None:
         """A request that is answered came in."""
 
-    def response_sent(self, address: IPv4Address) -> None:
+    def response_sent(self, address: IPAddress) -> None:
         """A reply went out."""
 
-    def gratuitous_sent(self, address: IPv4Address) -> None:
+    def gratuitous_sent(self, address: IPAddress) -> None:
         """An announcement frame went out."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A link with its socket; `failing` remembers that sending failed, so that it is logged once."""
+    """A socket on a link; `failing` remembers that sending failed, so that it is logged once."""
 
     link: Link
     socket: Wire
@@ -62,19 +62,21 @@ class _Open:
 
 
 class Engine:
-    """Owns the ARP sockets of this node. All methods are called from the event loop. Tests pass another `open_wire`."""
+    """Owns the packet sockets of this node. All methods are called from the event loop. Tests pass another `open_wire`."""
 
-    def __init__(self, counters: Counters, log: Logger, open_wire: Callable[[InterfaceName], Wire] = ArpSocket) -> None:
+    def __init__(
+        self, counters: Counters, log: Logger, open_wire: Callable[[InterfaceName, Protocol], Wire] = PacketSocket
+    ) -> None:
         self._open_wire = open_wire
         self._loop = asyncio.get_running_loop()
         self._counters = counters
         self._log = log
         self._responder = Responder()
-        self._open: dict[InterfaceName, _Open] = {}
+        self._open: dict[InterfaceName, dict[Protocol, _Open]] = {}
         self._refused: dict[InterfaceName, tuple[Link, str]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def owned(self) -> Mapping[IPv4Address, frozenset[InterfaceName]]:
+    def owned(self) -> Mapping[IPAddress, frozenset[InterfaceName]]:
         """Which address belongs to which interfaces."""
         return self._responder.owned()
 
@@ -90,17 +92,28 @@ class Engine:
         self._refused = {name: said for name, said in self._refused.items() if usable.get(name) == said[0]}
         for name, link in sorted(usable.items()):
             known = self._open.get(name)
-            if known is not None and known.link.index != link.index:
+            if known is not None and any(one.link.index != link.index for one in known.values()):
                 self._close(name)  # Another interface has taken the name.
-                known = None
-            if known is not None:
-                known.link = link
-            elif name not in self._refused:
-                self._try_open(link)
-        faces = {name: Face(one.link.mac, one.link.carrier) for name, one in self._open.items()}
+            if name not in self._refused:
+                self._adjust(link)
+        faces = {name: _face(opened) for name, opened in self._open.items()}
         self._perform(self._responder.handle(Faces(faces), self._loop.time()), self._open)
 
-    def own(self, changes: Mapping[IPv4Address, frozenset[InterfaceName]]) -> None:
+    def _adjust(self, link: Link) -> None:
+        """Open the sockets that a link needs and has not, and close the one it needs no more."""
+        opened = self._open.setdefault(link.name, {})
+        for one in opened.values():
+            one.link = link
+        wanted = (Protocol.ARP, Protocol.NDP) if link.link_local is not None else (Protocol.ARP,)
+        for protocol in Protocol:
+            if protocol not in wanted and protocol in opened:
+                self._loop.remove_reader(opened[protocol].socket.fileno())
+                opened.pop(protocol).socket.close()
+            elif protocol in wanted and protocol not in opened and not self._try_open(link, protocol):
+                self._close(link.name)
+                return
+
+    def own(self, changes: Mapping[IPAddress, frozenset[InterfaceName]]) -> None:
         """Take and withdraw addresses; the first announcements are sent before this returns."""
         before = self._responder.owned()
         touched: set[InterfaceName] = set()
@@ -116,30 +129,35 @@ class Engine:
         for name in sorted(self._open):
             self._close(name)
 
-    def _try_open(self, link: Link) -> None:
+    def _try_open(self, link: Link, protocol: Protocol) -> bool:
         try:
-            opened = self._open_wire(link.name)
+            opened = self._open_wire(link.name, protocol)
         except OSError as error:
             why = "the process lacks the capability CAP_NET_RAW" if isinstance(error, PermissionError) else str(error)
             self._refused[link.name] = (link, why)
             self._log.warning("interface_unusable", interface=link.name, error=why)
-            return
-        self._open[link.name] = _Open(link, opened)
-        self._loop.add_reader(opened.fileno(), self._read, link.name)
-        self._log.info("interface_opened", interface=link.name, mac=link.mac.hex(":"))
+            return False
+        self._open[link.name][protocol] = _Open(link, opened)
+        self._loop.add_reader(opened.fileno(), self._read, link.name, protocol)
+        self._log.info("interface_opened", interface=link.name, protocol=protocol.value, mac=link.mac.hex(":"))
+        return True
 
     def _close(self, name: InterfaceName) -> None:
-        known = self._open.pop(name)
-        self._loop.remove_reader(known.socket.fileno())
-        known.socket.close()
+        for known in self._open.pop(name).values():
+            self._loop.remove_reader(known.socket.fileno())
+            known.socket.close()
         self._log.info("interface_closed", interface=name)
 
-    def _perform(self, frames: Iterable[SendFrame], touched: Iterable[InterfaceName]) -> None:
+    def _perform(self, effects: Iterable[Effect], touched: Iterable[InterfaceName]) -> None:
         """Let questions for what is owned now in, then send, then set the timer."""
         for name in touched:
-            if name in self._open:
-                self._open[name].socket.set_targets(tuple(self._responder.answering(name)))
-        self._send(frames)
+            answering = tuple(self._responder.answering(name)) if name in self._open else ()
+            for protocol, known in self._open.get(name, {}).items():
+                try:
+                    known.socket.set_targets([one for one in answering if len(one) == _PACKED_LENGTHS[protocol]])
+                except OSError as error:
+                    self._log.warning("multicast_group_not_joined", interface=name, error=str(error))
+        self._act(effects)
         self._arm()
 
     def _arm(self) -> None:
@@ -152,38 +170,71 @@ class Engine:
 
     def _tick(self) -> None:
         self._timer = None
-        self._send(self._responder.tick(self._loop.time()))
+        self._act(self._responder.tick(self._loop.time()))
         self._arm()
 
-    def _read(self, name: InterfaceName) -> None:
-        known = self._open[name]
+    def _read(self, name: InterfaceName, protocol: Protocol) -> None:
+        known = self._open[name][protocol]
+        read = _READERS[protocol]
         try:
             for frame in known.socket.frames():
-                request = arp.read_request(frame)
-                if isinstance(request, arp.ArpRequest):
-                    for reply in self._responder.handle(Heard(name, request), 0.0):  # Answers do not depend on the time.
-                        self._counters.request_received(reply.address)
-                        self._send((reply,))
+                message = read(frame)
+                if not isinstance(message, arp.Drop | ndp.Drop):
+                    # Answers do not depend on the time.
+                    self._act(self._responder.handle(Heard(name, message), 0.0))
         except OSError as error:
-            self._log.debug("interface_read_failed", interface=name, error=str(error))
+            self._log.debug("interface_read_failed", interface=name, protocol=protocol.value, error=str(error))
 
-    def _send(self, frames: Iterable[SendFrame]) -> None:
+    def _act(self, effects: Iterable[Effect]) -> None:
         first: list[SendFrame] = []
-        for one in frames:
-            known = self._open[one.interface]
-            try:
-                known.socket.send(one.frame)
-            except OSError as error:
-                if not known.failing:
-                    known.failing = True
-                    self._log.warning("sending_failed", interface=one.interface, error=str(error))
-                continue
-            known.failing = False
-            if one.form is Form.REPLY:
-                self._counters.response_sent(one.address)
-                continue
-            self._counters.gratuitous_sent(one.address)
-            if one.round == 0 and one.form is Form.GRATUITOUS_REQUEST:
-                first.append(one)
+        for effect in effects:
+            match effect:
+                case SendFrame():
+                    if self._send(effect):
+                        first.append(effect)
+                case Claimed():
+                    self._log.warning(
+                        "address_claimed_by_another",
+                        address=str(effect.address),
+                        interface=effect.interface,
+                        mac=effect.mac.hex(":"),
+                    )
+                case _:
+                    assert_never(effect)
         for one in first:  # After all have been sent: writing lines takes longer than sending frames.
             self._log.info("first_garp_sent", address=str(one.address), interface=one.interface)
+
+    def _send(self, one: SendFrame) -> bool:
+        """Send and count a frame; whether it was the first that announces its address."""
+        known = self._open[one.interface][_protocol_of(one.address)]
+        if one.form.is_answer:
+            self._counters.request_received(one.address)
+        try:
+            known.socket.send(one.frame)
+        except OSError as error:
+            if not known.failing:
+                known.failing = True
+                self._log.warning("sending_failed", interface=one.interface, error=str(error))
+            return False
+        known.failing = False
+        if one.form.is_answer:
+            self._counters.response_sent(one.address)
+            return False
+        self._counters.gratuitous_sent(one.address)
+        return one.round == 0 and one.form is not Form.GRATUITOUS_REPLY
+
+
+_READERS: Final[Mapping[Protocol, Callable[[bytes], Message | arp.Drop | ndp.Drop]]] = {
+    Protocol.ARP: arp.read,
+    Protocol.NDP: ndp.read,
+}
+_PACKED_LENGTHS: Final = {Protocol.ARP: 4, Protocol.NDP: 16}
+
+
+def _protocol_of(address: IPAddress) -> Protocol:
+    return Protocol.ARP if address.version == 4 else Protocol.NDP
+
+
+def _face(opened: Mapping[Protocol, _Open]) -> Face:
+    link = opened[Protocol.ARP].link
+    return Face(link.mac, link.carrier, link.link_local if Protocol.NDP in opened else None)

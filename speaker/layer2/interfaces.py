@@ -1,7 +1,8 @@
 """Say which interfaces of this node may carry announcements, and why the others may not.
 
 plan.decide() calls it after the election is won: interfaces never decide who wins. The rules are MetalLB's: an interface
-must be up, able to broadcast, not NOARP, and not enslaved to a bridge, bond or VRF; it needs no IPv4 address of its own.
+must be up, able to broadcast, not NOARP, and not enslaved to a bridge, bond or VRF; it needs no IPv4 address of its own. For
+IPv6 it needs a link-local address, which its messages come from.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def why_not(link: Link) -> str | None:
     return f"cannot be used: {link.refused}" if link.refused else None
 
 
+def why_not_ipv6(link: Link) -> str | None:
+    """Why an interface cannot carry NDP announcements, or None if it can."""
+    return why_not(link) or ("has no IPv6 link-local address" if link.link_local is None else None)
+
+
 def wanted(named: Iterable[frozenset[InterfaceName]]) -> frozenset[InterfaceName] | None:
     """The union of the interfaces that advertisements name, or None for all, which one without names means."""
     union: frozenset[InterfaceName] = frozenset()
@@ -47,9 +53,10 @@ def wanted(named: Iterable[frozenset[InterfaceName]]) -> frozenset[InterfaceName
     return union
 
 
-def pick(links: Sequence[Link], names: frozenset[InterfaceName] | None) -> Pick:
-    """Choose the usable interfaces among those named (None: among all)."""
-    present = {link.name: why_not(link) for link in links}
+def pick(links: Sequence[Link], names: frozenset[InterfaceName] | None, version: int) -> Pick:
+    """Choose the interfaces that can carry addresses of an IP version among those named (None: among all)."""
+    judge = why_not if version == 4 else why_not_ipv6
+    present = {link.name: judge(link) for link in links}
     relevant = sorted(present if names is None else names)
     usable = frozenset(name for name in relevant if name in present and present[name] is None)
     problems = [f"{name} {present.get(name, 'does not exist')}" for name in relevant if name not in usable]

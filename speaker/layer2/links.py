@@ -1,4 +1,4 @@
-"""Watch this node's network interfaces over netlink and keep them as frozen Links.
+"""Watch this node's network interfaces and their link-local addresses over netlink and keep them as frozen Links.
 
 The reconcile loop reads `LinkWatch.links`; `dirty` is set when they changed. pyroute2 does the talking, asynchronously. Whether
 a link may announce is for interfaces.py to say.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from ipaddress import IPv6Address, ip_address
+from socket import AF_INET6
 from typing import Any
 
 from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_LINK
+from pyroute2.netlink.rtnl import RTMGRP_IPV6_IFADDR, RTMGRP_LINK
 
 from config.model import InterfaceName
 from speaker.world import Link
@@ -23,6 +26,9 @@ IFF_UP = 0x1
 IFF_BROADCAST = 0x2
 IFF_NOARP = 0x80
 IFF_LOWER_UP = 0x10000
+# Address flags of linux/if_addr.h.
+IFA_F_DADFAILED = 0x08
+IFA_F_TENTATIVE = 0x40
 
 RETRY_S = 1.0
 """Pause before netlink is opened again after it failed."""
@@ -47,17 +53,32 @@ def read_link(message: Mapping[str, Any]) -> Link:
 def learn(links: Mapping[int, Link], message: Mapping[str, Any]) -> Mapping[int, Link]:
     """The links by index after one netlink message; the same mapping if it changes nothing."""
     index = message.get("index")
+    known = links.get(index) if isinstance(index, int) else None
     match message.get("event"):
         case "RTM_NEWLINK":
-            link = read_link(message)
             # Bridges repeat their ports under AF_BRIDGE, without most members; such messages say nothing about the link.
-            if message.get("family") or not link.name or links.get(link.index) == link:
+            if message.get("family") or not message.get("ifname"):
                 return links
-            return {**links, link.index: link}
-        case "RTM_DELLINK" if index in links and not message.get("family"):
+            link = replace(read_link(message), link_locals=() if known is None else known.link_locals)
+        case "RTM_DELLINK" if known is not None and not message.get("family"):
             return {other: link for other, link in links.items() if other != index}
+        case "RTM_NEWADDR" | "RTM_DELADDR" if known is not None and (address := _link_local(message)) is not None:
+            usable = message["event"] == "RTM_NEWADDR" and not message["flags"] & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+            link = replace(
+                known, link_locals=tuple(sorted({*known.link_locals} - {address} | ({address} if usable else set())))
+            )
         case _:
             return links
+    return links if link == known else {**links, link.index: link}
+
+
+def _link_local(message: Mapping[str, Any]) -> bytes | None:
+    """The IPv6 link-local address that a message is about, packed."""
+    try:
+        address = ip_address(message.get("address") or "")
+    except ValueError:
+        return None
+    return address.packed if isinstance(address, IPv6Address) and address.is_link_local else None
 
 
 class LinkWatch:
@@ -94,9 +115,11 @@ class LinkWatch:
             await asyncio.sleep(self._retry_s)
 
     async def _watch(self, netlink: Any) -> None:
-        await netlink.bind(groups=RTMGRP_LINK)
+        await netlink.bind(groups=RTMGRP_LINK | RTMGRP_IPV6_IFADDR)
         found: Mapping[int, Link] = {}
         async for message in await netlink.link("dump"):
+            found = learn(found, message)
+        async for message in await netlink.addr("dump", family=AF_INET6):
             found = learn(found, message)
         self._replace(found)
         while True:

@@ -1,8 +1,9 @@
-"""The machine that answers ARP for owned addresses and announces those that were taken over.
+"""The machine that answers ARP and NDP for owned addresses and announces those that were taken over.
 
-engine.py feeds it what to own, which interfaces exist and what was asked, and sends the frames it returns. It keeps the owned
+engine.py feeds it what to own, which interfaces exist and what was heard, and sends the frames it returns. It keeps the owned
 set per interface and the announcements that are still to be repeated. It never looks at a clock: time comes in as `now`.
-It decides neither what to own nor on which interface; after an address is withdrawn nothing more is sent for it.
+It decides neither what to own nor on which interface; after an address is withdrawn nothing more is sent for it. It notices
+when somebody else speaks for an address that is owned here, and leaves it to others to say what that means.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from typing import assert_never
 
-from config.model import InterfaceName
-from speaker.layer2 import arp
+from config.model import InterfaceName, IPAddress
+from speaker.layer2 import arp, ndp
 
 ANNOUNCE_GAP_S = 1.1
 """Linux keeps a neighbour entry for at least locktime, 1 s, and ignores updates that come sooner. arp(7)."""
@@ -28,19 +29,26 @@ STEP_GAP_S = 0.005
 """Pause of an interface after a full step."""
 
 
+Message = arp.ArpRequest | arp.ArpReply | ndp.Solicitation | ndp.Advertisement
+
+
 @dataclass(frozen=True, slots=True)
 class Own:
     """From now on the addresses belong to these interfaces; an address with no interface is withdrawn. Others stay."""
 
-    changes: Mapping[IPv4Address, frozenset[InterfaceName]]
+    changes: Mapping[IPAddress, frozenset[InterfaceName]]
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """What an interface shows to its neighbours: 6 bytes of MAC, and whether a cable is attached."""
+    """What an interface shows to its neighbours: 6 bytes of MAC, and whether a cable is attached.
+
+    `link_local` is the source of what is said by NDP, 16 bytes; without one IPv6 addresses are not served there.
+    """
 
     mac: bytes
     carrier: bool = True
+    link_local: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,10 @@ class Faces:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A request that came in on an interface."""
+    """A message that came in on an interface."""
 
     interface: InterfaceName
-    request: arp.ArpRequest
+    message: Message
 
 
 Event = Own | Faces | Heard
@@ -67,6 +75,14 @@ class Form(StrEnum):
     GRATUITOUS_REQUEST = "gratuitous request"
     GRATUITOUS_REPLY = "gratuitous reply"
     REPLY = "reply"
+    UNSOLICITED_ADVERTISEMENT = "unsolicited advertisement"
+    SOLICITED_ADVERTISEMENT = "solicited advertisement"
+    PROBE_ANSWER = "answer to a probe for duplicates"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the frame was asked for."""
+        return self in {Form.REPLY, Form.SOLICITED_ADVERTISEMENT, Form.PROBE_ANSWER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +91,21 @@ class SendFrame:
 
     interface: InterfaceName
     frame: bytes
-    address: IPv4Address
+    address: IPAddress
     form: Form
     round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Somebody with another MAC address, 6 bytes, says that an address which is owned here is theirs."""
+
+    interface: InterfaceName
+    address: IPAddress
+    mac: bytes
+
+
+Effect = SendFrame | Claimed
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,7 +113,7 @@ class _Due:
     at: float
     turn: int
     interface: InterfaceName = field(compare=False)
-    address: IPv4Address = field(compare=False)
+    address: IPAddress = field(compare=False)
     round: int = field(compare=False)
 
 
@@ -94,35 +122,41 @@ class _Port:
     """One interface: its frames, the replies ready to be sent by packed address, the announcements to come."""
 
     face: Face
-    templates: arp.Templates
-    replies: dict[bytes, tuple[IPv4Address, bytes]] = field(default_factory=dict)
+    arp_frames: arp.Templates
+    ndp_frames: ndp.Templates | None
+    replies: dict[bytes, tuple[IPAddress, bytes | ndp.Template]] = field(default_factory=dict)
     due: list[_Due] = field(default_factory=list)
-    turn_of: dict[IPv4Address, int] = field(default_factory=dict)  # The valid entry of `due` for an address.
+    turn_of: dict[IPAddress, int] = field(default_factory=dict)  # The valid entry of `due` for an address.
     resume_at: float = float("-inf")
+
+    def serves(self, address: IPAddress) -> bool:
+        """Whether the interface can speak for an address of this family."""
+        return isinstance(address, IPv4Address) or self.ndp_frames is not None
 
 
 class Responder:
     """Machine: handle(event, now), tick(now), wake_at(). Times are seconds of any monotonic clock."""
 
     def __init__(self) -> None:
-        self._owned: dict[IPv4Address, frozenset[InterfaceName]] = {}
+        self._owned: dict[IPAddress, frozenset[InterfaceName]] = {}
         self._ports: dict[InterfaceName, _Port] = {}
+        self._macs: frozenset[bytes] = frozenset()
         self._turns = count()
 
-    def handle(self, event: Event, now: float) -> list[SendFrame]:
-        """Take one event in; the frames to send at once, in order."""
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event in; what was noticed and the frames to send at once, in order."""
         match event:
             case Heard():
-                return self._answer(event)
+                return self._listen(event)
             case Own():
                 self._own(event.changes, now)
             case Faces():
                 self._show(event.faces, now)
             case _:
                 assert_never(event)
-        return self.tick(now)
+        return [*self.tick(now)]
 
-    def owned(self) -> Mapping[IPv4Address, frozenset[InterfaceName]]:
+    def owned(self) -> Mapping[IPAddress, frozenset[InterfaceName]]:
         """Which address belongs to which interfaces, whether those exist now or not."""
         return self._owned
 
@@ -148,24 +182,35 @@ class Responder:
         """Assert that replies and announcements exist for owned addresses only, and for all of them."""
         for name, port in self._ports.items():
             answered = {address for address, _ in port.replies.values()}
-            assert answered == {address for address, on in self._owned.items() if name in on}, f"{name} answers {answered}"
+            wanted = {address for address, on in self._owned.items() if name in on and port.serves(address)}
+            assert answered == wanted, f"{name} answers {answered}"
             assert set(port.turn_of) <= answered, f"{name} announces addresses it does not answer for"
         assert all(self._owned.values()), "an address is owned on no interface"
 
-    def _answer(self, heard: Heard) -> list[SendFrame]:
+    def _listen(self, heard: Heard) -> list[Effect]:
         port = self._ports.get(heard.interface)
         if port is None:
             return []
-        request = heard.request
-        found = port.replies.get(request.target)
-        if found is None:
-            return []
-        if request.destination not in (arp.BROADCAST, port.face.mac) or request.sender_mac == port.face.mac:
-            return []
-        address, prepared = found
-        return [SendFrame(heard.interface, arp.reply_to(request, prepared), address, Form.REPLY)]
+        match heard.message:
+            case arp.ArpRequest() as request:
+                return [
+                    *self._claim(heard.interface, port, request.sender_ip, request.sender_mac),
+                    *_reply(heard, port, request),
+                ]
+            case arp.ArpReply() as reply:
+                return self._claim(heard.interface, port, reply.sender_ip, reply.sender_mac)
+            case ndp.Solicitation() as question:
+                return _advertise(heard, port, question)
+            case ndp.Advertisement() as said:
+                return [] if said.source_mac in self._macs else self._claim(heard.interface, port, said.target, said.mac)
+            case _:
+                assert_never(heard.message)
 
-    def _own(self, changes: Mapping[IPv4Address, frozenset[InterfaceName]], now: float) -> None:
+    def _claim(self, interface: InterfaceName, port: _Port, claimed: bytes, mac: bytes) -> list[Effect]:
+        found = port.replies.get(claimed)
+        return [] if found is None or mac in self._macs else [Claimed(interface, found[0], mac)]
+
+    def _own(self, changes: Mapping[IPAddress, frozenset[InterfaceName]], now: float) -> None:
         for address, interfaces in changes.items():
             before = self._owned.get(address, frozenset())
             if interfaces:
@@ -178,35 +223,55 @@ class Responder:
                 self._take(name, address, now)
 
     def _show(self, faces: Mapping[InterfaceName, Face], now: float) -> None:
+        self._macs = frozenset(face.mac for face in faces.values())
         for name in sorted(self._ports.keys() - faces.keys()):
             del self._ports[name]
         for name, face in sorted(faces.items()):
             port = self._ports.get(name)
             if port is not None and port.face.mac == face.mac:
                 regained = face.carrier and not port.face.carrier
+                moved = face.link_local != port.face.link_local
                 port.face = face
+                if moved:
+                    self._move(name, port, now)
                 if regained:
                     for address, _ in port.replies.values():
                         self._begin(name, port, address, now)
                 continue
-            self._ports[name] = _Port(face, arp.templates(face.mac))
+            self._ports[name] = _Port(face, arp.templates(face.mac), _ndp_templates(face))
             for address in [address for address, on in self._owned.items() if name in on]:
                 self._take(name, address, now)
 
-    def _take(self, name: InterfaceName, address: IPv4Address, now: float) -> None:
+    def _move(self, name: InterfaceName, port: _Port, now: float) -> None:
+        """The interface got, lost or changed its link-local address: what is said by NDP has another source, or none."""
+        served = port.ndp_frames is not None
+        port.ndp_frames = _ndp_templates(port.face)
+        for address in [address for address, on in self._owned.items() if name in on and isinstance(address, IPv6Address)]:
+            if port.ndp_frames is None:
+                self._silence(name, address)
+            elif served:
+                port.replies[address.packed] = (address, ndp.filled(port.ndp_frames.reply, address))
+            else:
+                self._take(name, address, now)
+
+    def _take(self, name: InterfaceName, address: IPAddress, now: float) -> None:
         port = self._ports.get(name)
-        if port is None:
-            return  # Announced when the interface appears.
-        port.replies[address.packed] = (address, arp.reply_for(port.templates.reply, address))
+        if port is None or not port.serves(address):
+            return  # Announced when the interface appears, or its link-local address.
+        if isinstance(address, IPv4Address):
+            port.replies[address.packed] = (address, arp.reply_for(port.arp_frames.reply, address))
+        else:
+            assert port.ndp_frames is not None
+            port.replies[address.packed] = (address, ndp.filled(port.ndp_frames.reply, address))
         self._begin(name, port, address, now)
 
-    def _silence(self, name: InterfaceName, address: IPv4Address) -> None:
+    def _silence(self, name: InterfaceName, address: IPAddress) -> None:
         port = self._ports.get(name)
         if port is not None:
             port.replies.pop(address.packed, None)
             port.turn_of.pop(address, None)
 
-    def _begin(self, name: InterfaceName, port: _Port, address: IPv4Address, now: float) -> None:
+    def _begin(self, name: InterfaceName, port: _Port, address: IPAddress, now: float) -> None:
         """Start the announcements of an address on an interface anew."""
         self._schedule(port, _Due(now, next(self._turns), name, address, 0))
 
@@ -226,14 +291,53 @@ class Responder:
             if port.turn_of.get(due.address) != due.turn:
                 continue  # Withdrawn or begun anew since.
             announced += 1
-            for form, template in (
-                (Form.GRATUITOUS_REQUEST, port.templates.gratuitous_request),
-                (Form.GRATUITOUS_REPLY, port.templates.gratuitous_reply),
-            ):
-                frame = arp.announcement(template, due.address)
-                frames.append(SendFrame(due.interface, frame, due.address, form, due.round))
+            frames += [
+                SendFrame(due.interface, frame, due.address, form, due.round)
+                for form, frame in _announcements(port, due.address)
+            ]
             if due.round + 1 < ANNOUNCE_ROUNDS:
                 self._schedule(port, _Due(now + ANNOUNCE_GAP_S, next(self._turns), due.interface, due.address, due.round + 1))
             else:
                 del port.turn_of[due.address]
         return frames
+
+
+def _ndp_templates(face: Face) -> ndp.Templates | None:
+    return None if face.link_local is None else ndp.templates(face.mac, face.link_local)
+
+
+def _announcements(port: _Port, address: IPAddress) -> list[tuple[Form, bytes]]:
+    """What one round says about an address: both forms of gratuitous ARP, or one advertisement."""
+    if isinstance(address, IPv4Address):
+        return [
+            (Form.GRATUITOUS_REQUEST, arp.announcement(port.arp_frames.gratuitous_request, address)),
+            (Form.GRATUITOUS_REPLY, arp.announcement(port.arp_frames.gratuitous_reply, address)),
+        ]
+    assert port.ndp_frames is not None
+    return [(Form.UNSOLICITED_ADVERTISEMENT, ndp.announcement(port.ndp_frames.unsolicited, address))]
+
+
+def _reply(heard: Heard, port: _Port, request: arp.ArpRequest) -> list[Effect]:
+    found = port.replies.get(request.target)
+    if found is None or request.destination not in {arp.BROADCAST, port.face.mac} or request.sender_mac == port.face.mac:
+        return []
+    address, prepared = found
+    assert isinstance(prepared, bytes)
+    return [SendFrame(heard.interface, arp.reply_to(request, prepared), address, Form.REPLY)]
+
+
+def _advertise(heard: Heard, port: _Port, question: ndp.Solicitation) -> list[Effect]:
+    """Answer the asker; a probe for duplicates is answered to all, since its sender has no address yet (RFC 4861 7.2.4)."""
+    found = port.replies.get(question.target)
+    if found is None or question.asker_mac == port.face.mac:
+        return []
+    if not question.destination_mac[0] & 1 and question.destination_mac != port.face.mac:
+        return []
+    address, prepared = found
+    if question.is_probe:
+        assert isinstance(address, IPv6Address)
+        assert port.ndp_frames is not None
+        answer = ndp.announcement(port.ndp_frames.unsolicited, address)
+        return [SendFrame(heard.interface, answer, address, Form.PROBE_ANSWER)]
+    assert isinstance(prepared, ndp.Template)
+    return [SendFrame(heard.interface, ndp.reply_to(question, prepared), address, Form.SOLICITED_ADVERTISEMENT)]

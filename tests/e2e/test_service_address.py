@@ -142,6 +142,7 @@ def catch_up(lab: Lab, capture: Capture) -> None:
         ask(lab, marker)
 
 
+@pytest.mark.parity("L2 > type=Loadbalancer > should work for ExternalTrafficPolicy=Cluster")
 async def test_a_service_gets_an_address_that_answers_and_loses_it_when_deleted(lab: Lab) -> None:
     async with a_stage(lab, "first", "second") as stage:
         first, second = await stage.address_of("first"), await stage.address_of("second")
@@ -154,6 +155,7 @@ async def test_a_service_gets_an_address_that_answers_and_loses_it_when_deleted(
         await stage.delete_service("third")
 
 
+@pytest.mark.parity("L2 > type=Loadbalancer > should work for ExternalTrafficPolicy=Local")
 async def test_local_policy_shows_the_clients_own_address_to_the_pods(lab: Lab) -> None:
     async with a_stage(lab, "local") as stage:
         await stage.kube.patch(SERVICES, "local", {"spec": {"externalTrafficPolicy": "Local"}}, namespace=NAMESPACE)

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import socket
 import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -23,127 +19,23 @@ import pytest
 from pyroute2 import AsyncIPRoute, netns
 
 from config.model import InterfaceName
-from speaker.layer2.arp import ArpRequest, read_request
-from speaker.layer2.engine import Engine
+from speaker.layer2.arp import ArpRequest, read
 from speaker.layer2.links import LinkWatch
 from speaker.layer2.responder import ANNOUNCE_GAP_S
-from speaker.layer2.sockets import FRAMES_PER_WAKE, ArpSocket
+from speaker.layer2.sockets import FRAMES_PER_WAKE, PacketSocket, Protocol
+from tests.interop.cable import DEADLINE_S, HERE, NOWHERE, PORT, SPEAKER_MAC, STRANGER_MAC, Wire, a_cable, ip, until
 from tests.wires import Lines
 
 pytestmark = pytest.mark.needs("root", "tshark")
 
 VIP = IPv4Address("198.18.0.10")
 OTHER = IPv4Address("198.18.0.11")
-PORT = InterfaceName("uplink")
-NOWHERE: frozenset[InterfaceName] = frozenset()
-HERE = frozenset({PORT})
-SPEAKER_MAC = "02:00:00:00:10:01"
-STRANGER_MAC = "02:00:00:00:10:99"
-DEADLINE_S = 10.0
-
-
-class Tally:
-    """Counters for the engine."""
-
-    def __init__(self) -> None:
-        self.asked = self.answered = self.announced = 0
-
-    def request_received(self, address: IPv4Address) -> None:
-        self.asked += 1
-
-    def response_sent(self, address: IPv4Address) -> None:
-        self.answered += 1
-
-    def gratuitous_sent(self, address: IPv4Address) -> None:
-        self.announced += 1
-
-
-def ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
-
-
-@dataclass
-class Wire:
-    """Two namespaces and the engine in the first."""
-
-    speaker: str
-    client: str
-    engine: Engine
-    links: LinkWatch
-    tally: Tally
-    log: Lines
-
-    def neighbour(self, address: IPv4Address) -> str:
-        """The MAC address that the client's kernel holds for an address, or nothing."""
-        entries = json.loads(ip("-n", self.client, "-j", "neigh", "show", "to", str(address)) or "[]")
-        return next((str(entry["lladdr"]) for entry in entries if "lladdr" in entry), "")
-
-    def forget(self) -> None:
-        ip("-n", self.client, "neigh", "flush", "all")
-
-    async def ask(self, address: IPv4Address) -> str:
-        """Make the client's kernel ask for an address; the MAC address it was told, or nothing if nobody answered."""
-        netns.pushns(self.client)
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
-                out.sendto(b"anyone?", (str(address), 9))
-        finally:
-            netns.popns()
-        await until(lambda: self._settled(address), f"the client's kernel is still asking for {address}")
-        return self.neighbour(address)
-
-    def _settled(self, address: IPv4Address) -> bool:
-        entries = json.loads(ip("-n", self.client, "-j", "neigh", "show", "to", str(address)) or "[]")
-        return any({"REACHABLE", "STALE", "DELAY", "FAILED"} & set(entry["state"]) for entry in entries)
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"after {DEADLINE_S:g} s: {what}"
-        await asyncio.sleep(0.02)
-
-
-@contextlib.contextmanager
-def namespaces(*names: str) -> Iterator[None]:
-    made: list[str] = []
-    try:
-        for name in names:
-            ip("netns", "add", name)
-            made.append(name)
-            ip("-n", name, "link", "set", "lo", "up")
-        yield
-    finally:
-        for name in made:
-            ip("netns", "del", name)
 
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    prefix = f"lbkn{os.getpid()}"
-    speaker, client = f"{prefix}s", f"{prefix}c"
-    with namespaces(speaker, client):
-        ip("-n", speaker, "link", "add", PORT, "address", SPEAKER_MAC, "type", "veth", "peer", "name", "eth0", "netns", client)
-        ip("-n", client, "address", "add", "198.18.0.99/24", "dev", "eth0")
-        for name, device in ((speaker, PORT), (client, "eth0")):
-            ip("-n", name, "link", "set", device, "up")
-        ip("netns", "exec", client, "sh", "-c", "echo 200 > /proc/sys/net/ipv4/neigh/eth0/retrans_time_ms")
-        netns.pushns(speaker)
-        try:
-            log, tally, dirty = Lines(), Tally(), asyncio.Event()
-            engine, watch = Engine(tally, log), LinkWatch(dirty, log)
-            async with asyncio.TaskGroup() as group:
-                watching = group.create_task(watch.run(), name="links")
-                try:
-                    await until(lambda: any(link.name == PORT and link.carrier for link in watch.links), "no carrier")
-                    engine.show(watch.links)
-                    yield Wire(speaker, client, engine, watch, tally, log)
-                finally:
-                    engine.close()
-                    watching.cancel()
-        finally:
-            netns.popns()
+    async with a_cable() as made:
+        yield made
 
 
 async def test_the_kernel_learns_us_from_our_answer(wire: Wire) -> None:
@@ -209,21 +101,21 @@ async def test_links_are_read_again_when_the_kernel_had_to_drop_news(wire: Wire)
 
 
 async def test_questions_for_foreign_addresses_never_reach_the_process(wire: Wire) -> None:
-    with contextlib.closing(ArpSocket(PORT)) as listening:
+    with contextlib.closing(PacketSocket(PORT, Protocol.ARP)) as listening:
         listening.set_targets((VIP.packed,))
         await wire.ask(OTHER)
         await wire.ask(VIP)
-        heard = [read_request(frame) for frame in listening.frames()]
+        heard = [read(frame) for frame in listening.frames()]
     assert heard
     assert {one.target for one in heard if isinstance(one, ArpRequest)} == {VIP.packed}
 
 
 async def test_a_flood_is_read_in_bounded_portions(wire: Wire) -> None:
-    with contextlib.closing(ArpSocket(PORT)) as listening:
+    with contextlib.closing(PacketSocket(PORT, Protocol.ARP)) as listening:
         listening.set_targets((VIP.packed,))
         netns.pushns(wire.client)
         try:
-            asking = ArpSocket(InterfaceName("eth0"))
+            asking = PacketSocket(InterfaceName("eth0"), Protocol.ARP)
         finally:
             netns.popns()
         with contextlib.closing(asking):

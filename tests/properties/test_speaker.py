@@ -5,17 +5,31 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.model import InterfaceName, NodeName
+from config.model import InterfaceName, IPAddress, NodeName
 from speaker.election import elect
-from speaker.layer2 import arp, bpf
-from speaker.layer2.arp import ArpRequest
-from speaker.layer2.responder import ANNOUNCE_ROUNDS, Face, Faces, Form, Heard, Own, Responder, SendFrame
+from speaker.layer2 import arp, bpf, ndp
+from speaker.layer2.arp import ArpReply, ArpRequest
+from speaker.layer2.responder import (
+    ANNOUNCE_ROUNDS,
+    Claimed,
+    Effect,
+    Event,
+    Face,
+    Faces,
+    Form,
+    Heard,
+    Message,
+    Own,
+    Responder,
+    SendFrame,
+)
 from speaker.plan import decide
 from speaker.world import Node, TrafficPolicy, World
 from tests.builders_speaker import (
@@ -160,36 +174,65 @@ def test_losing_a_node_moves_only_what_it_had(world: World, gone: str) -> None:
             assert after.winner == before.winner
 
 
-owned = st.sets(st.integers(0, 12).map(lambda number: IPv4Address("192.0.2.0") + number))
+FOUR, SIX = IPv4Address("192.0.2.0"), IPv6Address("2001:db8::")
+addresses_of_both = st.one_of(st.integers(0, 5).map(lambda n: FOUR + n), st.integers(0, 5).map(lambda n: SIX + n))
+owned = st.sets(st.one_of(st.integers(0, 12).map(lambda n: FOUR + n), st.integers(0, 12).map(lambda n: SIX + n)))
+LINK_LOCAL = IPv6Address("fe80::1").packed
 interface_sets = st.frozensets(st.sampled_from([ETH0, ETH1]))
-events = st.one_of(
-    st.dictionaries(st.integers(0, 5).map(lambda number: IPv4Address("192.0.2.0") + number), interface_sets, max_size=4).map(
-        Own
-    ),
+macs = st.sampled_from([MAC, OTHER_MAC, bytes.fromhex("020000000002")])
+
+
+def heard_about(address: IPAddress) -> st.SearchStrategy[Message]:
+    """Anything that may be said about an address."""
+    packed = st.just(address.packed)
+    if isinstance(address, IPv4Address):
+        destinations = st.sampled_from([arp.BROADCAST, MAC, OTHER_MAC])
+        senders = st.sampled_from([bytes(4), FOUR.packed, IPv4Address("198.51.100.1").packed])
+        return st.one_of(st.builds(ArpRequest, destinations, macs, senders, packed), st.builds(ArpReply, macs, packed))
+    sources = st.sampled_from([ndp.UNSPECIFIED, IPv6Address("fe80::aa").packed])
+    groups = st.sampled_from([bytes.fromhex("3333ff000001"), MAC, OTHER_MAC])
+    return st.one_of(
+        st.builds(ndp.Solicitation, groups, macs, sources, packed),
+        st.builds(ndp.Advertisement, macs, macs, sources, packed),
+    )
+
+
+events: st.SearchStrategy[Event] = st.one_of(
+    st.dictionaries(addresses_of_both, interface_sets, max_size=4).map(Own),
     st.dictionaries(
-        st.sampled_from([ETH0, ETH1]), st.builds(Face, st.sampled_from([MAC, bytes.fromhex("020000000002")]), st.booleans())
-    ).map(Faces),
-    st.builds(
-        lambda target, interface: Heard(
-            interface, ArpRequest(arp.BROADCAST, OTHER_MAC, bytes(4), (IPv4Address("192.0.2.0") + target).packed)
-        ),
-        st.integers(0, 5),
         st.sampled_from([ETH0, ETH1]),
-    ),
+        st.builds(
+            Face,
+            st.sampled_from([MAC, bytes.fromhex("020000000002")]),
+            st.booleans(),
+            st.sampled_from([None, LINK_LOCAL, IPv6Address("fe80::2").packed]),
+        ),
+    ).map(Faces),
+    st.builds(Heard, st.sampled_from([ETH0, ETH1]), addresses_of_both.flatmap(heard_about)),
 )
 
 
 @given(st.lists(st.tuples(events, st.floats(0, 3)), max_size=20))
-def test_no_frame_is_ever_sent_for_an_address_that_is_not_owned_there(script: list[tuple[Own | Faces | Heard, float]]) -> None:
+def test_no_frame_is_ever_sent_for_an_address_that_is_not_owned_there(script: list[tuple[Event, float]]) -> None:
     responder, now = Responder(), 0.0
-    faces: set[InterfaceName] = set()
-    belongs: dict[IPv4Address, frozenset[InterfaceName]] = {}
+    faces: Mapping[InterfaceName, Face] = {}
+    belongs: dict[IPAddress, frozenset[InterfaceName]] = {}
 
-    def check(frames: list[SendFrame]) -> None:
-        for frame in frames:
-            assert frame.interface in belongs.get(frame.address, frozenset()), "a frame for what is not owned there"
-            assert frame.interface in faces
-            assert frame.frame[28:32] == frame.address.packed
+    def check(effects: Sequence[Effect]) -> None:
+        for one in effects:
+            assert one.interface in belongs.get(one.address, frozenset()), "a word about what is not owned there"
+            assert one.interface in faces
+            if isinstance(one, Claimed):
+                assert one.mac not in {face.mac for face in faces.values()}
+            elif isinstance(one.address, IPv4Address):
+                assert one.frame[28:32] == one.address.packed
+            else:
+                assert ndp.read(one.frame) == ndp.Advertisement(
+                    faces[one.interface].mac,
+                    faces[one.interface].mac,
+                    faces[one.interface].link_local or b"none",
+                    one.address.packed,
+                )
 
     for event, wait in script:
         while (at := responder.wake_at()) is not None and at <= now + wait:
@@ -198,27 +241,33 @@ def test_no_frame_is_ever_sent_for_an_address_that_is_not_owned_there(script: li
         if isinstance(event, Own):
             belongs |= event.changes
         elif isinstance(event, Faces):
-            faces = set(event.faces)
+            faces = event.faces
         check(responder.handle(event, now))
         responder.check_invariants()
 
 
 @given(owned.filter(bool))
-def test_every_address_that_is_taken_is_announced_in_every_round(taken: set[IPv4Address]) -> None:
+def test_every_address_that_is_taken_is_announced_in_every_round(taken: set[IPAddress]) -> None:
     responder = Responder()
-    responder.handle(Faces({ETH0: Face(MAC)}), 0.0)
-    frames = responder.handle(Own(dict.fromkeys(sorted(taken), frozenset({ETH0}))), 0.0)
+    responder.handle(Faces({ETH0: Face(MAC, link_local=LINK_LOCAL)}), 0.0)
+    effects = responder.handle(Own(dict.fromkeys(taken, frozenset({ETH0}))), 0.0)
     while (at := responder.wake_at()) is not None:
-        frames += responder.tick(at)
-    for form in (Form.GRATUITOUS_REQUEST, Form.GRATUITOUS_REPLY):
+        effects += responder.tick(at)
+    frames = [one for one in effects if isinstance(one, SendFrame)]
+    for form, family in (
+        (Form.GRATUITOUS_REQUEST, 4),
+        (Form.GRATUITOUS_REPLY, 4),
+        (Form.UNSOLICITED_ADVERTISEMENT, 6),
+    ):
         for round_ in range(ANNOUNCE_ROUNDS):
-            assert {one.address for one in frames if (one.form, one.round) == (form, round_)} == taken
+            said = {one.address for one in frames if (one.form, one.round) == (form, round_)}
+            assert said == {address for address in taken if address.version == family}
 
 
-@given(st.binary(max_size=80))
+@given(st.binary(max_size=120))
 def test_any_frame_is_read_or_dropped_and_never_raises(frame: bytes) -> None:
-    read = arp.read_request(frame)
-    assert isinstance(read, ArpRequest | arp.Drop)
+    assert isinstance(arp.read(frame), ArpRequest | ArpReply | arp.Drop)
+    assert isinstance(ndp.read(frame), ndp.Solicitation | ndp.Advertisement | ndp.Drop)
 
 
 @given(st.binary(min_size=42, max_size=60), st.sampled_from(list(range(42))), st.integers(0, 255))
@@ -227,18 +276,19 @@ def test_a_mutated_question_is_never_answered_to_a_group(tail: bytes, position: 
         b"\xff" * 6 + OTHER_MAC + bytes.fromhex("08060001080006040001") + OTHER_MAC + bytes(4) + bytes(6) + b"\xc0\x00\x02\x0a"
     )
     question[position] = value
-    read = arp.read_request(bytes(question) + tail)
+    read = arp.read(bytes(question) + tail)
     if isinstance(read, ArpRequest):
         assert not read.sender_mac[0] & 1
         assert any(read.sender_mac)
 
 
-@given(st.sets(st.integers(0, 2**32 - 1), max_size=40), st.integers(0, 2**32 - 1))
-def test_the_filter_lets_in_exactly_the_owned_addresses(found: set[int], other: int) -> None:
-    program = bpf.compile_filter(number.to_bytes(4, "big") for number in found)
-    header = b"\xff" * 6 + OTHER_MAC + bytes.fromhex("08060001080006040001") + OTHER_MAC + bytes(10)
+@given(st.sets(st.integers(0, 2**32 - 1), max_size=40), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_the_filter_lets_in_exactly_what_is_about_owned_addresses(found: set[int], other: int, sender: int) -> None:
+    program = bpf.arp_filter(number.to_bytes(4, "big") for number in found)
+    header = b"\xff" * 6 + OTHER_MAC + bytes.fromhex("08060001080006040001") + OTHER_MAC
     for number in (*found, other, *(n + 1 for n in found if n + 1 < 2**32)):
-        assert bool(run_filter(program, header + number.to_bytes(4, "big"))) == (number in found)
+        frame = header + sender.to_bytes(4, "big") + bytes(6) + number.to_bytes(4, "big")
+        assert bool(run_filter(program, frame)) == (number in found or sender in found)
 
 
 @given(st.sets(st.integers(0, 2**20), min_size=1, max_size=300), st.integers(1, 20))
@@ -247,3 +297,11 @@ def test_covering_ranges_are_few_ascending_and_complete(found: set[int], most: i
     assert len(ranges) <= most
     assert ranges == sorted(ranges)
     assert all(any(first <= number <= last for first, last in ranges) for number in found)
+
+
+@given(st.sets(st.integers(0, 2**128 - 1), max_size=20), st.integers(0, 2**128 - 1))
+def test_the_ipv6_filter_lets_in_exactly_the_owned_addresses(found: set[int], other: int) -> None:
+    program = bpf.ndp_filter(number.to_bytes(16, "big") for number in found)
+    header = bytes(12) + bytes.fromhex("86dd6000000000183aff") + bytes(32) + bytes([135]) + bytes(7)
+    for number in (*found, other, *(n + 1 for n in found if n + 1 < 2**128)):
+        assert bool(run_filter(program, header + number.to_bytes(16, "big"))) == (number in found)

@@ -40,6 +40,11 @@ async def create(cluster: Cluster, resource: Resource[RawObject], name: str, **s
     await cluster.client.create(resource, body, namespace=NAMESPACE)
 
 
+@pytest.mark.parity(
+    "ConfigurationState > missing objects are created",
+    "ConfigurationState > all true is Valid with an empty summary",
+    "ConfigurationState > a ConfigurationError is Invalid with its message",
+)
 async def test_it_is_valid_then_invalid_with_every_problem_then_valid_again(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster, cluster.controlled():
         valid = await state(cluster, "Valid")

@@ -29,6 +29,13 @@ from tests.unit.controller.cluster import Cluster, a_cluster, until
         ("fc00::/64,10.0.0.0/24", False, 256, INT64_MAX),
     ],
 )
+@pytest.mark.parity(
+    "Allocator > counts > /24",
+    "Allocator > counts > /24 and /25",
+    "Allocator > counts > /24 and /25 with avoidBuggyIPs",
+    "Allocator > counts > with a /64",
+    "Allocator > counts > /31 at .0 with avoidBuggyIPs, and /127",
+)
 def test_the_counters_of_a_fresh_pool(ranges: str, avoid: object, four: int, six: int) -> None:
     ledger = Ledger(a_config(a_pool("p", ranges, avoid_buggy_ips=bool(avoid))))
     found = counters(ledger, PoolName("p"))
@@ -62,6 +69,11 @@ async def until_it_says(cluster: Cluster, in_use: int, free: int, name: str = "d
     await until(so)
 
 
+@pytest.mark.parity(
+    "Kubernetes glue > IPAddressPool status > written on creation",
+    "Kubernetes glue > IPAddressPool status > written on a change",
+    "Kubernetes glue > IPAddressPool status > an edit is reverted",
+)
 async def test_a_pool_says_how_much_of_it_is_in_use_and_edits_are_reverted(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster:
         await cluster.pool()

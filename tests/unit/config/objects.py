@@ -123,6 +123,7 @@ ROWS = [
     l2({"preferredNodeSelectors": [{"weight": 1, "preference": {}}, {"weight": 100, "preference": SELECTOR}]}),
     l2({"preferredNodeSelectors": [{"weight": 0, "preference": {}}]}, "api", "spec.preferredNodeSelectors[0].weight", "0 is out of range"),
     l2({"preferredNodeSelectors": [{"weight": 101, "preference": {}}]}, "api", "spec.preferredNodeSelectors[0].weight", "101 is out of range"),
+    l2({"preferredNodeSelectors": [{"weight": 5, "preference": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}]}, "api", "spec.preferredNodeSelectors[0].preference.matchExpressions[0].operator", "unknown value"),
     l2({"preferredNodeSelectors": [{"weight": 5}]}, "api", "spec.preferredNodeSelectors[0].preference", "is required"),
     l2({"preferredNodeSelectors": [{"preference": {}}]}, "api", "spec.preferredNodeSelectors[0].weight", "is required"),
     # BGPAdvertisement

@@ -25,6 +25,7 @@ def ranges(result: Compiled, name: str) -> list[str]:
     return [f"{one.first}-{one.last}" for one in result.config.pools[PoolName(name)].ranges]
 
 
+@pytest.mark.parity("Parser > an empty configuration")
 def test_nothing_is_a_valid_configuration() -> None:
     result = compiled()
     assert (result.config, result.problems, result.stale) == (EMPTY, (), False)
@@ -44,6 +45,7 @@ def test_a_pool_and_its_advertisement_are_cross_referenced() -> None:
     assert result.config.l2_advertisements[0].pools == {"default"}
 
 
+@pytest.mark.parity("Parser > pool > no advertisement")
 def test_members_of_a_pool_reach_the_configuration() -> None:
     document = a_pool_document(
         "p",
@@ -88,6 +90,7 @@ def test_namespaces_by_name_and_by_label_are_united(allocation: dict[str, Any], 
         ({"ipAddressPools": ["broken"]}, {"broken"}),
     ],
 )
+@pytest.mark.parity("Parser > pool selectors that match nothing apply to no pool")
 def test_an_advertisement_names_the_pools_it_is_for(spec: dict[str, Any], expected: set[str]) -> None:
     result = compiled(
         a_pool_document("a", ["10.0.0.0/24"]),
@@ -215,6 +218,7 @@ def test_a_broken_advertisement_is_replaced_by_its_last_valid_edition_or_ignored
     assert any(one.message.endswith("it is ignored") for one in alone.problems)
 
 
+@pytest.mark.parity("Parser > pools that overlap")
 def test_of_two_overlapping_pools_the_older_keeps_its_range() -> None:
     result = compiled(
         a_pool_document("a-newer", ["10.0.0.128/25"], created=5), a_pool_document("b-older", ["10.0.0.0/24"], created=1)
@@ -287,6 +291,7 @@ def test_kinds_that_are_not_ours_are_ignored(document: dict[str, Any]) -> None:
     assert compiled(document).problems == ()
 
 
+@pytest.mark.parity("Parser > pool > no name")
 def test_objects_without_a_name_are_problems() -> None:
     result = compiled(
         {"kind": "IPAddressPool", "metadata": {"name": 5, "namespace": "x"}}, 17, {"kind": "L2Advertisement", "metadata": None}
@@ -346,3 +351,28 @@ def test_a_reservation_that_cannot_be_read_leaves_the_last_valid_one_in_force() 
     assert bad.config.pools[PoolName("p")].reserved == good.config.pools[PoolName("p")].reserved
     paths = [problem.path for problem in bad.problems if problem.severity is Severity.ERROR]
     assert paths == ['metadata.annotations["lb.metallb-py.io/reserved"]']
+
+
+@pytest.mark.parity("Parser > no nodeSelectors mean every node")
+def test_an_advertisement_without_node_selectors_excludes_no_node() -> None:
+    result = compiled(
+        a_pool_document("p"), an_l2_document("all"), an_l2_document("one", nodeSelectors=[{"matchLabels": {"n": "1"}}])
+    )
+    every, one = result.config.l2_advertisements
+    assert (every.node_selectors, len(one.node_selectors)) == ((), 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"nodeSelectors": [{"matchLabels": {"n": "1"}}]},
+        {"interfaces": ["eth0"]},
+        {"serviceSelectors": [{"matchLabels": {"app": "web"}}]},
+        {"preferredNodeSelectors": [{"weight": 1, "preference": {}}]},
+    ],
+)
+@pytest.mark.parity("Parser > Layer 2 advertisements that differ in one member stay two")
+def test_two_advertisements_that_differ_are_both_in_force(other: dict[str, Any]) -> None:
+    result = compiled(a_pool_document("p"), an_l2_document("plain"), an_l2_document("special", **other))
+    assert [ad.pools for ad in result.config.l2_advertisements] == [{"p"}, {"p"}]
+    assert not result.problems

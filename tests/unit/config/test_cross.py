@@ -49,6 +49,10 @@ def summary(result: Compiled) -> str:
     return error_summary(result.problems)
 
 
+@pytest.mark.parity(
+    "Parser > every feature together",
+    "Communities > the text of a large one",
+)
 def test_everything_of_bgp_reaches_the_configuration() -> None:
     result = compiled(
         a_pool_document("v4", ["10.0.0.0/24"], labels={"zone": "a"}),
@@ -88,6 +92,11 @@ def test_everything_of_bgp_reaches_the_configuration() -> None:
         ({"holdTime": "1m30s", "keepaliveTime": "500ms"}, (90, 0.5)),
     ],
 )
+@pytest.mark.parity(
+    "Parser > timers > holdTime 180s",
+    "Parser > timers > keepaliveTime only",
+    "Parser > timers > both 0",
+)
 def test_each_timer_follows_from_the_other(timers: dict[str, str], expected: tuple[float | None, float | None]) -> None:
     (peer,) = compiled(a_peer(**timers)).config.peers
     assert (peer.hold_time_s, peer.keepalive_time_s) == expected
@@ -100,6 +109,7 @@ def test_a_password_is_not_shown_with_its_peer() -> None:
 
 
 class TestTextsThatProgramsCompare:
+    @pytest.mark.parity("Parser > password > Secret of another type")
     def test_a_secret_of_the_wrong_type(self) -> None:
         around = Surroundings(mode="frr", secrets={"s": PasswordSecret("Opaque", has_password=True)})
         result = compiled(a_peer("peer1", passwordSecret={"name": "s"}), around=around)
@@ -108,6 +118,7 @@ class TestTextsThatProgramsCompare:
             "is expected \nfailed to parse peer peer1 password secret"
         )
 
+    @pytest.mark.parity("Parser > password > Secret missing")
     def test_a_secret_that_is_missing(self) -> None:
         around = Surroundings(mode="frr", secrets={})
         assert summary(compiled(a_peer("peer1", passwordSecret={"name": "s"}), around=around)) == (
@@ -115,12 +126,14 @@ class TestTextsThatProgramsCompare:
             "failed to parse peer peer1 password secret"
         )
 
+    @pytest.mark.parity("Parser > password > Secret without the key")
     def test_a_secret_without_a_password(self) -> None:
         around = Surroundings(mode="frr", secrets={"s": PasswordSecret("kubernetes.io/basic-auth", has_password=False)})
         ((name, path, message),) = errors(compiled(a_peer("peer1", passwordSecret={"name": "s"}), around=around))
         assert (name, path) == ("peer1", "spec.passwordSecret")
         assert "no key 'password'" in message
 
+    @pytest.mark.parity("Parser > BFD > profile missing")
     def test_a_profile_that_is_missing(self) -> None:
         expected = "configuration error: peer peer1 referencing non existing bfd profile fast"
         assert summary(compiled(a_peer("peer1", bfdProfile="fast"))) == expected
@@ -130,6 +143,7 @@ class TestTextsThatProgramsCompare:
             'configuration error: invalid community format: nowhere\ninvalid community "nowhere" in BGP advertisement'
         )
 
+    @pytest.mark.parity("Modes > FRR > one address in one VRF")
     def test_two_peers_with_one_address_on_a_node(self) -> None:
         text = "already exists, FRR mode doesn't support duplicate BGPPeers selecting the same node"
         assert summary(compiled(a_peer("a"), a_peer("b"))) == f"configuration error: peer 192.0.2.1 {text}"
@@ -182,6 +196,21 @@ class TestPeersOfFrr:
             ({}, {"peerAddress": "192.0.2.2", "myASN": 5, "vrf": "red"}, None, ""),
         ],
     )
+    @pytest.mark.parity(
+        "Modes > FRR > routerIDs equal or unset",
+        "Modes > FRR > routerIDs different or one unset",
+        "Modes > FRR > myASN different in one VRF",
+        "Modes > FRR > myASN different in other VRFs",
+        "Modes > FRR > one address",
+        "Modes > FRR > one address in another VRF",
+        "Modes > FRR > one interface",
+        "Modes > FRR > two interfaces",
+        "Modes > FRR > duplicates > disjoint nodes",
+        "Modes > FRR > duplicates > overlapping nodes",
+        "Modes > FRR > duplicates > no selector is every node",
+        "Modes > FRR > duplicates > selectors are ORed",
+        "Modes > FRR > duplicates > no node is known",
+    )
     def test_what_two_peers_on_a_node_cannot_have(
         self, mine: dict[str, Any], theirs: dict[str, Any], nodes: Any, fault: str
     ) -> None:
@@ -194,6 +223,15 @@ class TestPeersOfFrr:
         assert name == "b"
         assert fault in message
         assert [peer.name for peer in result.config.peers] == ["a"]
+
+    @pytest.mark.parity("Modes > FRR > duplicates > the third overlaps the first")
+    def test_each_two_of_three_are_compared(self) -> None:
+        peers = (
+            a_peer(name, nodeSelectors=where)
+            for name, where in (("a", ON_A), ("b", ON_B), ("c", [*ON_A, {"matchLabels": {"x": "y"}}]))
+        )
+        ((name, _, message),) = errors(compiled(*peers, around=Surroundings(mode="frr", nodes=NODES)))
+        assert (name, "already exists" in message) == ("c", True)
 
     def test_another_mode_has_no_such_rules(self) -> None:
         for mode in ("native", "other"):
@@ -280,6 +318,10 @@ class TestChangesOfOthers:
         ("2001:db8::/64", {"aggregationLength": 1}, ""),
     ],
 )  # fmt: skip
+@pytest.mark.parity(
+    "Parser > aggregation of a range > /26 fits",
+    "Parser > aggregation of a range > /24 does not",
+)
 def test_an_aggregate_must_not_be_larger_than_what_a_pool_has(entry: str, lengths: dict[str, Any], fault: str) -> None:
     found = errors(compiled(a_pool_document("p", [entry]), an_ad(**lengths)))
     assert bool(found) == bool(fault)
@@ -305,6 +347,13 @@ def test_an_aggregate_must_not_be_larger_than_what_a_pool_has(entry: str, length
         (["10.0.0.0/24"], {"localPref": 1, "serviceSelectors": [{}]}, {"localPref": 2}, False),
     ],
 )  # fmt: skip
+@pytest.mark.parity(
+    "Parser > localPref > same peers and nodes, different values",
+    "Parser > localPref > different lengths on an IPv4 pool",
+    "Parser > localPref > both lengths different on a dual pool",
+    "Parser > localPref > disjoint nodes",
+    "Parser > localPref > disjoint lists of peers",
+)
 def test_preferences_of_one_route_must_agree(
     ranges: list[str], mine: dict[str, Any], theirs: dict[str, Any], contradiction: object
 ) -> None:
@@ -328,14 +377,24 @@ class TestIpv6Pools:
     @pytest.mark.parametrize(
         "spec", [{}, {"ipAddressPools": ["six"]}, {"ipAddressPoolSelectors": [{"matchLabels": {"family": "six"}}]}]
     )
+    @pytest.mark.parity(
+        "Modes > native > an IPv6 pool selected > by name",
+        "Modes > native > an IPv6 pool selected > by label",
+        "Modes > native > an IPv6 pool selected > by none",
+    )
     def test_native_mode_cannot_announce_them(self, spec: dict[str, Any]) -> None:
         ((name, _, message),) = errors(compiled(self.POOL, an_ad(**spec), around=Surroundings()))
         assert name == "ad"
         assert "native BGP mode" in message
 
+    @pytest.mark.parity("Modes > native > an IPv6 pool that no BGP advertisement selects")
     def test_native_mode_does_not_mind_them_unannounced(self) -> None:
         assert not errors(compiled(self.POOL, an_ad(ipAddressPools=["other"]), around=Surroundings()))
 
+    @pytest.mark.parity(
+        "Parser > BFD > echo and an IPv6 pool",
+        "Parser > BFD > echo and an IPv4 pool",
+    )
     def test_they_do_not_go_with_a_profile_that_echoes(self) -> None:
         profile, peer = a_document("BFDProfile", "echo", echoMode=True), a_peer(bfdProfile="echo")
         ((name, _, message),) = errors(compiled(self.POOL, profile, peer, an_ad()))

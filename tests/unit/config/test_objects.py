@@ -44,6 +44,27 @@ def test_the_table_is_long_enough_to_mean_something() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+@pytest.mark.parity(
+    "Parser > timers > holdTime below 3s",
+    "Parser > timers > keepaliveTime above holdTime",
+    "Parser > pool > octet out of range",
+    "Parser > pool > prefix length 33",
+    "Parser > pool > reversed range",
+    "Parser > pool > no addresses",
+    "Parser > password > both ways",
+    "Parser > BFD > receiveInterval 2 or 90000",
+    "Parser > selectors or values twice",
+    "Parser > preferredNodeSelectors > an unknown operator",
+    "Parser > preferredNodeSelectors > an empty preference",
+    "Parser > serviceSelectors with the default lengths",
+    "Parser > serviceSelectors with other lengths",
+    "Communities > one part",
+    "Communities > three parts",
+    "Communities > a marker that is not large",
+    "Communities > a section that is no number",
+    "Modes > native > each member that is not supported",
+    "Modes > native > a peer with what is supported",
+)
 def test_each_object_is_valid_or_its_fault_is_named_with_path_and_message(row: Row) -> None:
     result = compile_config([document(row)], {}, {}, Surroundings(mode=row.mode))
     errors = [one for one in result.problems if one.severity is Severity.ERROR]
@@ -111,6 +132,7 @@ async def test_what_users_write_comes_back_from_the_api_server_with_nothing_lost
             assert msgspec.json.decode(msgspec.json.encode(understood), type=version.struct) == understood
 
 
+@pytest.mark.parity("Parser > port 179 comes from the schema only")
 async def test_a_peer_without_a_port_reads_back_179_and_graceful_restart_stays(tmp_path: Path) -> None:
     async with running_server(tmp_path / "state") as server, client_of(server) as admin:
         await with_definitions(admin)

@@ -22,7 +22,7 @@ from kube.client import KubeClient, PatchKind
 from kube.objects import RawObject
 from kube.resources import EVENTS, IP_ADDRESS_POOLS, NAMESPACES, SERVICES, Resource
 from lab.apiserver.server import Running
-from lab.apiserver.testing import running_server
+from lab.apiserver.testing import access_to, running_server
 from tests.builders import NAMESPACE, a_pool_document
 
 CUSTOM_RESOURCES = Resource(
@@ -44,11 +44,7 @@ async def until(condition: Callable[[], Awaitable[R]]) -> R:
 @asynccontextmanager
 async def client_of(server: Running, token: str | None = None) -> AsyncIterator[KubeClient]:
     """A client as the administrator, or with another token."""
-    credentials = Credentials.from_environment(str(server.kubeconfig), environment={})
-    if token is not None:
-        access = credentials.access
-        credentials.access = type(access)(server=access.server, authorization=f"Bearer {token}", ca=access.ca)
-    client = await KubeClient.connect(credentials)
+    client = await KubeClient.connect(Credentials(lambda: access_to(server, token)))
     try:
         yield client
     finally:

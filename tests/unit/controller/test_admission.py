@@ -69,6 +69,7 @@ def test_a_sound_object_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parity("Webhooks > outside the namespace > six kinds")
 def test_objects_in_another_namespace_are_refused_when_they_are_created(kind: str) -> None:
     document = a_document(
         kind, "x", **(PEER if kind == "BGPPeer" else {"addresses": ["10.0.0.0/24"]} if kind == "IPAddressPool" else {})
@@ -86,6 +87,7 @@ def test_the_pool_that_comes_is_the_one_that_is_refused() -> None:
     assert "IPAddressPool metallb-system/newcomer: spec.addresses[0]" in verdict.message
 
 
+@pytest.mark.parity("Webhooks > a second object, an update and the same name again are judged with the others")
 def test_a_pool_may_be_changed_and_written_again() -> None:
     there = a_pool_document("a", ["10.0.0.0/24"])
     assert asked(a_pool_document("a", ["10.0.0.0/25"]), there, old=there).allowed
@@ -127,6 +129,7 @@ class TestAdvertisements:
         ad, pool = a_document("BGPAdvertisement", "ad", aggregationLength=26), a_pool_document("p", ["10.0.0.0/24"])
         assert asked(a_pool_document("p", ["10.0.0.0/28"]), pool, ad, old=pool).allowed
 
+    @pytest.mark.parity("Webhooks > unresolved > a community without a colon passes")
     def test_names_of_communities_are_not_looked_up(self) -> None:
         assert asked(a_document("BGPAdvertisement", "ad", communities=["later"])).allowed
         verdict = asked(a_document("BGPAdvertisement", "ad", communities=["1:2:3"]))
@@ -146,13 +149,19 @@ class TestPeers:
     def test_a_bad_address_is_refused(self) -> None:
         assert "invalid BGPPeer address" in asked(a_peer(peerAddress="1.1.1.400")).message
 
+    @pytest.mark.parity(
+        "Webhooks > unresolved > a BFD profile passes",
+        "Webhooks > unresolved > a password's Secret passes",
+    )
     def test_profile_and_secret_may_come_later(self) -> None:
         assert asked(a_peer(bfdProfile="later", passwordSecret={"name": "later"})).allowed
         assert asked(a_peer(bfdProfile="later"), mode="native").allowed
 
+    @pytest.mark.parity("Webhooks > unresolved > nothing else passes")
     def test_a_password_beside_a_secret_is_refused(self) -> None:
         assert "password and passwordSecret are both set" in asked(a_peer(password="x", passwordSecret={"name": "y"})).message
 
+    @pytest.mark.parity("Webhooks > peers are judged with the nodes")
     def test_the_second_with_one_address_on_a_node_is_refused(self) -> None:
         on_a, on_b = ({"nodeSelectors": [{"matchLabels": {"host": host}}]} for host in "ab")
         nodes = {"a": {"host": "a"}, "b": {"host": "b"}}
@@ -184,6 +193,7 @@ class TestCommunities:
 
 
 class TestProfiles:
+    @pytest.mark.parity("Webhooks > a BFD profile in use is not deleted")
     def test_one_in_use_cannot_be_deleted(self) -> None:
         profile = a_document("BFDProfile", "fast")
         verdict = asked(None, a_peer("b", bfdProfile="fast"), a_peer("a", bfdProfile="fast"), a_peer("c"), old=profile)

@@ -20,7 +20,7 @@ from controller.world import Recorded, Verdict
 from kube.client import KubeClient
 from kube.objects import ObjectReference, RawObject, Service
 from kube.resources import IP_ADDRESS_POOLS, SERVICES
-from kube.store import everything, generation
+from kube.store import generation
 from tests.builders import addresses
 from tests.unit.controller.cluster import Cluster, a_cluster, annotation, ips, until
 from tests.unit.kube.responder import Line, Request, connected, responding
@@ -141,7 +141,7 @@ async def by_hand(client: KubeClient) -> AsyncIterator[tuple[Reconciler, Stores,
 
 
 def put(stores: Stores, service: Service) -> None:
-    stores.services.put(service, observe.service_fingerprint)
+    stores.services.put(observe.service(service), observe.service_fingerprint)
 
 
 async def with_pool(cluster: Cluster, stores: Stores) -> None:
@@ -318,7 +318,7 @@ class TestFailures:
                     "conditions": [a_condition("True", "HoldsAddress", '192.168.20.20 from pool "default"', NOW)],
                 },
             }
-            stores.services.put(msgspec.convert(document, Service), everything)
+            put(stores, msgspec.convert(document, Service))
             reconciler.reconcile()
             assert heard.events == [("web", "IPAllocated")]
 

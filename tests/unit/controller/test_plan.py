@@ -244,6 +244,13 @@ class TestWhoseServiceItIs:
     @pytest.mark.parametrize(
         ("ours", "its", "handled"), [("", "", True), ("", "x", False), ("x", "", False), ("x", "x", True), ("x", "y", False)]
     )
+    @pytest.mark.parity(
+        "Kubernetes glue > lb-class > none and none",
+        "Kubernetes glue > lb-class > none and set",
+        "Kubernetes glue > lb-class > set and none",
+        "Kubernetes glue > lb-class > set and the same",
+        "Kubernetes glue > lb-class > set and another",
+    )
     def test_the_class_decides(self, ours: str, its: str, handled: object) -> None:
         decision = decided(a_service(lb_class=its, holds="192.0.2.1"), lb_class=ours)
         assert (decision.outcome is not Outcome.IGNORED) is handled

@@ -14,6 +14,7 @@ from tests.unit.controller.cluster import a_cluster, ips
 from tests.unit.controller.test_apply import by_hand, put, with_pool
 
 
+@pytest.mark.parity("Kubernetes glue > no service is handled before the first lists")
 async def test_nothing_is_decided_before_every_first_list_has_come(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster, by_hand(cluster.client) as (reconciler, stores, _):
         put(stores, await cluster.service())
@@ -101,6 +102,7 @@ async def test_a_service_deleted_while_the_loop_was_down_is_forgotten(tmp_path: 
         assert not list(reconciler.planner.ledger.holdings())
 
 
+@pytest.mark.parity("Kubernetes glue > a configuration that means the same is not handled again")
 async def test_a_configuration_that_means_the_same_is_not_planned_again(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster, by_hand(cluster.client) as (reconciler, stores, heard):
         await with_pool(cluster, stores)

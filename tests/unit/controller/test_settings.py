@@ -19,6 +19,7 @@ def test_every_flag_of_metallbs_controller_is_known() -> None:
     assert set(CONTRACT.split()) <= {flag.name for flag in FLAGS}
 
 
+@pytest.mark.parity("Kubernetes glue > the health port is 17472 by default")
 def test_the_defaults_are_metallbs() -> None:
     chosen = settings([], {})
     assert (chosen.port, chosen.health_probe_port, chosen.log_level, chosen.lb_class) == (9120, 17472, "info", "")

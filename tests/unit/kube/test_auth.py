@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
+import os
 import ssl
 import stat
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,11 @@ from kube.auth import (
     CredentialsError,
     load_client_certificate,
     read_kubeconfig,
+    read_kubeconfig_again,
     read_service_account,
 )
 from telemetry.tls import self_signed
+from tests.unit.kube.test_kubeconfig import kubeconfig
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
@@ -39,26 +41,6 @@ def account(tmp_path: Path) -> Path:
     (folder / "ca.crt").write_text("CA ONE\n")
     (folder / "namespace").write_text("metallb-system\n")
     return folder
-
-
-@pytest.fixture
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for temporary files that must be empty in the end."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    yield folder
-    assert list(folder.iterdir()) == []
-
-
-def kubeconfig(folder: Path, *, user: str, cluster: str = "server: https://127.0.0.1:6443", name: str = "config") -> str:
-    path = folder / name
-    path.write_text(
-        "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
-        "contexts: [{name: here, context: {cluster: c, user: u, namespace: mine}}]\n"
-        f"clusters: [{{name: c, cluster: {{{cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n"
-    )
-    return str(path)
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -93,44 +75,44 @@ def test_a_service_account_that_cannot_be_used_is_named(account: Path, spoil: Ca
         Credentials.from_environment(environment=POD, service_account=account)
 
 
-def test_a_rotated_token_is_used_after_the_next_look(account: Path) -> None:
+async def test_a_rotated_token_is_used_after_the_next_look(account: Path) -> None:
     clock = Clock()
     credentials = Credentials.from_environment(environment=POD, service_account=account, clock=clock)
     replace_file(account / "token", "second\n")
-    assert not credentials.look()
+    assert not await credentials.look()
     clock.now = LOOK_EVERY_S
-    assert credentials.look()
+    assert await credentials.look()
     assert credentials.access.authorization == "Bearer second"
     clock.now = 2 * LOOK_EVERY_S
-    assert not credentials.look()
+    assert not await credentials.look()
 
 
-def test_a_refused_token_is_read_again_at_once(account: Path) -> None:
+async def test_a_refused_token_is_read_again_at_once(account: Path) -> None:
     credentials = Credentials.from_environment(environment=POD, service_account=account, clock=Clock())
-    assert not credentials.read_again()
+    assert not await credentials.read_again(credentials.access)
     replace_file(account / "token", "second")
-    assert credentials.read_again()
+    assert await credentials.read_again(credentials.access)
     assert credentials.access.authorization == "Bearer second"
 
 
-def test_a_token_that_cannot_be_read_for_a_moment_leaves_the_old_one(account: Path) -> None:
+async def test_a_token_that_cannot_be_read_for_a_moment_leaves_the_old_one(account: Path) -> None:
     clock = Clock()
     credentials = Credentials.from_environment(environment=POD, service_account=account, clock=clock)
     (account / "token").unlink()
     clock.now = LOOK_EVERY_S
-    assert not credentials.look()
+    assert not await credentials.look()
     assert credentials.access.authorization == "Bearer first"
     assert "token" in credentials.problem
     (account / "token").write_text("second")
     clock.now = 2 * LOOK_EVERY_S
-    assert credentials.look()
+    assert await credentials.look()
     assert credentials.problem == ""
 
 
-def test_a_rotated_ca_is_another_access(account: Path) -> None:
+async def test_a_rotated_ca_is_another_access(account: Path) -> None:
     credentials = Credentials.from_environment(environment=POD, service_account=account, clock=Clock())
     replace_file(account / "ca.crt", "CA TWO")
-    assert credentials.read_again()
+    assert await credentials.read_again(credentials.access)
     assert credentials.access.ca == b"CA TWO"
 
 
@@ -154,20 +136,7 @@ def test_no_way_to_an_api_server_is_said_with_every_place_that_was_looked_at(tmp
         Credentials.from_environment(environment={"HOME": str(tmp_path)})
 
 
-def test_embedded_certificates_leave_no_file(scratch: Path, tmp_path: Path) -> None:
-    certificate, key = self_signed()
-    embedded = {"client-certificate-data": certificate, "client-key-data": key}
-    user = ", ".join(f"{name}: {base64.b64encode(content).decode()}" for name, content in embedded.items())
-    cluster = f"server: 'https://a:1', certificate-authority-data: {base64.b64encode(certificate).decode()}"
-    path = kubeconfig(tmp_path, user=user, cluster=cluster)
-    for _ in range(2):  # The loader remembers files of the first time, which are gone.
-        access = read_kubeconfig(path)
-        assert (access.client_certificate, access.client_key, access.ca) == (certificate, key, certificate)
-        assert access.authorization is None
-    assert list(scratch.iterdir()) == []
-
-
-def test_files_beside_the_kubeconfig_are_followed(tmp_path: Path) -> None:
+async def test_files_beside_the_kubeconfig_are_followed(tmp_path: Path) -> None:
     clock = Clock()
     (tmp_path / "token").write_text("first\n")
     (tmp_path / "ca.pem").write_text("CA")
@@ -177,62 +146,86 @@ def test_files_beside_the_kubeconfig_are_followed(tmp_path: Path) -> None:
     assert credentials.namespace() == "mine"
     replace_file(tmp_path / "token", "second\n")
     clock.now = LOOK_EVERY_S
-    assert credentials.look()
+    assert await credentials.look()
     assert credentials.access.authorization == "Bearer second"
 
 
-def test_what_a_cluster_says_of_tls_and_proxies_is_kept(tmp_path: Path) -> None:
-    cluster = "server: 'https://a:1', insecure-skip-tls-verify: true, tls-server-name: api, proxy-url: 'http://p:3128'"
-    access = read_kubeconfig(kubeconfig(tmp_path, user="token: t", cluster=cluster))
-    assert (access.verify, access.tls_server_name, access.proxy) == (False, "api", "http://p:3128")
-
-
-def test_an_exec_plugin_runs_again_when_its_token_ends(tmp_path: Path) -> None:
-    plugin = tmp_path / "plugin"
-    plugin.write_text(
-        "#!/bin/sh\n"
-        f"echo x >> {tmp_path}/runs\n"
+def an_exec_plugin(folder: Path, *first: str) -> str:
+    """A kubeconfig whose plugin says t1, t2, ... and that every token has ended; what it does first is given."""
+    plugin = folder / "plugin"
+    lines = [
+        "#!/bin/sh",
+        f"echo x >> {folder}/runs",
+        *first,
         'echo \'{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
-        '"status":{"token":"t\'$(wc -l < ' + str(tmp_path) + '/runs)\'","expirationTimestamp":"2020-01-01T00:00:00Z"}}\'\n'
-    )
+        '"status":{"token":"t\'$(wc -l < ' + str(folder) + '/runs)\'","expirationTimestamp":"2020-01-01T00:00:00Z"}}\'',
+    ]
+    plugin.write_text("\n".join(lines) + "\n")
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    return kubeconfig(
+        folder, user=f"exec: {{apiVersion: client.authentication.k8s.io/v1, command: {plugin}, interactiveMode: Never}}"
+    )
+
+
+async def test_an_exec_plugin_runs_again_when_its_token_ends(tmp_path: Path) -> None:
     clock = Clock()
-    user = f"exec: {{apiVersion: client.authentication.k8s.io/v1, command: {plugin}, interactiveMode: Never}}"
-    credentials = Credentials.from_environment(kubeconfig(tmp_path, user=user), environment={}, clock=clock)
+    credentials = Credentials.from_environment(an_exec_plugin(tmp_path), environment={}, clock=clock)
     assert credentials.access.authorization == "Bearer t1"
     clock.now = LOOK_EVERY_S
-    assert credentials.look()
+    assert await credentials.look()
     assert credentials.access.authorization == "Bearer t2"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "- 1",
-        '"text"',
-        "a: [",
-        "current-context: a",
-        "current-context: a\ncontexts: [{name: a, context: {cluster: c}}]\nclusters: [{name: c, cluster: {}}]",
-        "current-context: a\ncontexts: [{name: a, context: {cluster: c}}]\nclusters: []",
-    ],
-)
-def test_a_kubeconfig_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "config"
-    path.write_text(text)
-    with pytest.raises(CredentialsError) as caught:
-        read_kubeconfig(str(path))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+async def test_an_exec_plugin_does_not_hold_up_the_loop_and_runs_once_for_all_who_wait(tmp_path: Path) -> None:
+    """From its second run on the plugin waits for a line that only this loop can write."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    path = an_exec_plugin(tmp_path, f"[ $(wc -l < {tmp_path}/runs) = 1 ] || read line < {pipe}")
+    credentials = Credentials.from_environment(path, environment={}, clock=Clock())
+    old = credentials.access
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        waiting = [group.create_task(credentials.read_again(old), name=f"request-{number}") for number in range(3)]
+        while True:
+            await asyncio.sleep(0.005)
+            try:
+                descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                continue  # The plugin does not read yet.
+            break
+        os.write(descriptor, b"go on\n")
+        os.close(descriptor)
+    assert [task.result() for task in waiting] == [True, True, True]
+    assert credentials.access.authorization == "Bearer t2"
 
 
-def test_a_kubeconfig_that_does_not_exist_is_named(tmp_path: Path) -> None:
+def is_running(pid: str) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and " Z " not in state.read_text()
+
+
+async def test_a_plugin_that_is_waited_for_no_more_is_ended(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    path = an_exec_plugin(tmp_path, f"echo $$ > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid", f"read line < {pipe}")
+    async with asyncio.timeout(20):
+        task = asyncio.create_task(read_kubeconfig_again(path), name="request")
+        while not (tmp_path / "pid").exists():  # noqa: ASYNC110 - a process of its own has no event
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while is_running((tmp_path / "pid").read_text().strip()):  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.005)
+
+
+def test_a_kubeconfig_that_cannot_be_read_is_told_by_the_process_that_reads_it(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError, match="nowhere does not exist; set KUBECONFIG"):
-        read_kubeconfig(str(tmp_path / "nowhere"))
+        Credentials.from_environment(str(tmp_path / "nowhere"), environment={})
 
 
-def test_no_secret_is_in_the_text_of_an_access(tmp_path: Path) -> None:
-    assert "s3cret" not in repr(read_kubeconfig(kubeconfig(tmp_path, user="token: s3cret")))
+def test_a_reader_that_dies_is_named_with_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "yaml.py").write_text("raise SystemExit('no yaml here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(CredentialsError, match="the process that reads it failed: no yaml here"):
+        read_kubeconfig(kubeconfig(tmp_path, user="token: t"))
 
 
 def test_a_client_certificate_is_loaded_from_memory() -> None:

@@ -149,9 +149,11 @@ async def test_delete_can_be_limited_to_one_very_object() -> None:
     async with responding(echo) as server, connected(server.url) as client:
         await client.delete(NODES, "n1")
         await client.delete(SERVICES, "web", namespace="d", uid="u-1")
-        plain, limited = server.requests
+        await client.delete(SERVICES, "web", namespace="d", grace_s=0)
+        plain, limited, at_once = server.requests
     assert (plain.method, plain.path, plain.body) == ("DELETE", "/api/v1/nodes/n1", b"")
     assert json.loads(limited.body)["preconditions"] == {"uid": "u-1"}
+    assert json.loads(at_once.body) == {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
 
 
 async def test_post_gives_the_answer_as_it_came() -> None:
@@ -317,8 +319,7 @@ async def test_rotated_certificates_that_cannot_be_used_are_remembered_as_a_prob
         client = await KubeClient.connect(credentials)
         try:
             ca = base64.b64encode(b"no certificate")
-            assert credentials.read_again()
-            client._use(credentials.access)
+            assert await credentials.read_again(credentials.access)
             await client.get(SERVICES, "a", "default")
             assert "rotated certificates" in client.problem
         finally:

@@ -1,5 +1,7 @@
 """Paths and decoding of resources."""
 
+from typing import NamedTuple
+
 import msgspec
 import pytest
 
@@ -53,3 +55,16 @@ def test_null_means_the_default() -> None:
     """API objects may carry null where a member is unset, whoever wrote them."""
     service = SERVICES.decode(b'{"metadata": {"labels": null}, "spec": {"ports": null, "selector": null}, "status": {}}')
     assert service.spec.ports is None
+
+
+def test_a_reduced_kind_keeps_only_what_is_made_of_its_objects() -> None:
+    class Seen(NamedTuple):
+        key: str
+        uid: str
+        version: str
+
+    reduced = SERVICES.reduced(lambda one: Seen(one.key, one.uid, one.version))
+    document = {"metadata": {"name": "web", "namespace": "d", "uid": "u", "resourceVersion": "3"}, "spec": {"type": "x"}}
+    expected = Seen("d/web", "u", "3")
+    assert reduced.decode(msgspec.json.encode(document)) == reduced.from_mapping(document) == expected
+    assert reduced.path(namespace="d", name="web") == SERVICES.path(namespace="d", name="web")

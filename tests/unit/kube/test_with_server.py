@@ -23,7 +23,7 @@ from kube.objects import ObjectKey, ObjectReference, RawObject, View
 from kube.resources import EVENTS, IP_ADDRESS_POOLS, NAMESPACES, SECRETS, SERVICES, Resource
 from kube.reviews import Reviewer
 from kube.store import Store, everything, generation
-from lab.apiserver.testing import running_server
+from lab.apiserver.testing import access_to, running_server
 
 T = TypeVar("T", bound=View)
 
@@ -47,7 +47,7 @@ class Quiet:
 
 @asynccontextmanager
 async def client_of(server: Any) -> AsyncIterator[KubeClient]:
-    client = await KubeClient.connect(Credentials.from_environment(str(server.kubeconfig), environment={}))
+    client = await KubeClient.connect(Credentials(lambda: access_to(server)))
     try:
         yield client
     finally:
@@ -140,7 +140,7 @@ async def test_a_store_follows_the_server(tmp_path: Path) -> None:
 
 async def test_a_watch_goes_on_without_gaps_when_the_server_was_restarted(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server:
-        client = await KubeClient.connect(Credentials.from_environment(str(server.kubeconfig), environment={}))
+        client = await KubeClient.connect(Credentials(lambda: access_to(server)))
         await client.create(SERVICES, a_service("before"), namespace="default")
     try:
         async with mirrored(client, SERVICES) as (store, _, reflector):
@@ -248,8 +248,7 @@ async def test_a_pod_reads_its_service_account_and_an_unknown_token_is_unauthori
             assert secret.data == {"k": "dg=="}
             assert "dg==" not in repr(secret)
             (account / "token").write_text("wrong")
-            credentials.read_again()
-            pod._use(credentials.access)
+            await credentials.read_again(credentials.access)
             with pytest.raises(Unauthorized):
                 await pod.list(NAMESPACES)
             (account / "token").write_text(server.token)

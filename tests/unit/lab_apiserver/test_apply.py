@@ -29,12 +29,30 @@ def owners(document: Json) -> dict[str, Json]:
     return {e["manager"]: e["fieldsV1"] for e in document["metadata"].get("managedFields", [])}
 
 
-def test_a_field_set_survives_its_encoding() -> None:
-    fields = {
-        "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
-        "f:spec": {"f:ports": {'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:port": {}}}, "f:type": {}},
-    }
-    assert apply.encode(apply.decode_set(fields)) == fields
+ONE: Json = {"f:metadata": {"f:labels": {".": {}, "f:a": {}}}, "f:spec": {"f:type": {}}}
+TWO: Json = {"f:metadata": {"f:labels": {"f:a": {}, "f:b": {}}}, "f:spec": {"f:ports": {".": {}, "v:1": {}}}}
+
+
+def test_field_sets_are_joined_taken_apart_and_compared() -> None:
+    joined: Json = {
+        "f:metadata": {"f:labels": {".": {}, "f:a": {}, "f:b": {}}}, "f:spec": {"f:type": {}, "f:ports": {".": {}, "v:1": {}}},
+    }  # fmt: skip
+    assert apply.union(ONE, TWO) == joined
+    assert apply.minus(joined, TWO) == {"f:metadata": {"f:labels": {}}, "f:spec": {"f:type": {}}}
+    assert apply.minus(ONE, joined) is None
+    assert apply.both(ONE, TWO) == {"f:metadata": {"f:labels": {"f:a": {}}}}
+    assert apply.both({"f:data": {}}, {"f:data": {"f:a": {}}}) is None
+    assert list(apply.paths_of(ONE)) == [("f:metadata", "f:labels"), ("f:metadata", "f:labels", "f:a"), ("f:spec", "f:type")]
+
+
+def test_what_a_change_added_and_took_away_is_said_at_the_highest_field_that_differs() -> None:
+    old: Json = {"metadata": {}, "spec": {"ports": [{"port": 1, "protocol": "TCP"}], "selector": {"a": "1"}}}
+    new: Json = {"metadata": {}, "spec": {"ports": [{"port": 2, "protocol": "TCP"}], "selector": {"a": "2"}, "type": "X"}}
+    changed, removed = apply.changes(old, new, apply.schema_of(kind("Service")))
+    port: Json = {".": {}, "f:port": {}, "f:protocol": {}}
+    assert changed == {"f:spec": {"f:ports": {'k:{"port":2,"protocol":"TCP"}': port}, "f:selector": {}, "f:type": {}}}
+    assert removed == {"f:spec": {"f:ports": {'k:{"port":1,"protocol":"TCP"}': port}}}
+    assert apply.changes(old, old, {}) == (None, None)
 
 
 def test_an_update_owns_what_it_changed_and_takes_it_from_others() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from config.model import InterfaceName, NodeName, ServiceKey
+from config.model import AddressRange, InterfaceName, NodeName, Pool, PoolName, ServiceKey
+from speaker.election import elect
 from speaker.eligibility import ELIGIBLE, Ineligible, judge
 from speaker.plan import Announce, Decision, Plan, decide
 from speaker.reason import Reason
@@ -18,7 +19,6 @@ from tests.builders_speaker import (
     VIP,
     a_config,
     a_link,
-    a_pool,
     a_service,
     a_world,
     an_advertisement,
@@ -92,6 +92,7 @@ def test_no_advertisement_for_the_pool_means_no_announcement() -> None:
     assert decide(web, a_world("a", web, config=config)).reason is Reason.NO_MATCHING_ADVERTISEMENT
 
 
+@pytest.mark.parity("Speaker > serviceSelectors restrict the candidates")
 def test_service_selectors_restrict_an_advertisement_and_any_of_them_suffices() -> None:
     config = a_config(an_advertisement(services=(labelled(tier="web"), labelled(tier="db"))))
     for labels, reason in (({"tier": "db"}, Reason.WON_ELECTION), ({"tier": "x"}, Reason.NO_MATCHING_ADVERTISEMENT)):
@@ -99,6 +100,7 @@ def test_service_selectors_restrict_an_advertisement_and_any_of_them_suffices() 
         assert decide(service, a_world("a", service, config=config)).reason is reason
 
 
+@pytest.mark.parity("Speaker > allow-shared-ip with serviceSelectors is refused")
 def test_a_service_that_may_share_is_not_announced_by_an_advertisement_with_service_selectors() -> None:
     config = a_config(an_advertisement("all"), an_advertisement("some", services=(labelled(tier="web"),)))
     web = a_service(labels={"tier": "web"}, may_share=True)
@@ -109,6 +111,7 @@ def test_a_service_that_may_share_is_not_announced_by_an_advertisement_with_serv
     assert decide(plain, a_world("a", plain, config=config)).reason is Reason.WON_ELECTION
 
 
+@pytest.mark.parity("Speaker > policy Local: candidates are nodes with a usable endpoint, the hash decides")
 def test_local_policy_leaves_nodes_with_a_ready_endpoint_only() -> None:
     web = a_service(policy=LOCAL, ready_on="b")
     world = a_world("a b c", web)
@@ -141,6 +144,7 @@ def test_local_policy_with_endpoints_that_name_no_node_has_no_candidate() -> Non
         (a_world("a"), Reason.NODE_UNKNOWN),
     ],
 )
+@pytest.mark.parity("Speaker > the exclude label > on one node")
 def test_unfit_nodes_are_not_candidates(world: World, reason: Reason) -> None:
     web = a_service()
     verdict = judge(web, NodeName("b"), world)
@@ -151,6 +155,7 @@ def test_unfit_nodes_are_not_candidates(world: World, reason: Reason) -> None:
     assert "a is first of a for" in decision.detail
 
 
+@pytest.mark.parity("Speaker > the exclude label > ignored with the flag")
 def test_the_exclude_label_can_be_ignored() -> None:
     world = a_world("", node={"a": Node(NodeName("a"), excluded=True)}, members=None, honour_exclude_label=False)
     assert judge(a_service(), NodeName("a"), world) is ELIGIBLE
@@ -258,12 +263,42 @@ def test_a_speaker_that_must_wait_says_so_instead_of_announcing() -> None:
     assert decision.detail == "the first join has not succeeded yet"
 
 
-def test_an_ipv6_address_is_not_claimed() -> None:
-    config = a_config(pools=(a_pool("default", "2001:db8::", "2001:db8::ff"),))
+_RANGES = ((ip_address("2001:db8::"), ip_address("2001:db8::ff")), (ip_address("192.0.2.0"), ip_address("192.0.2.255")))
+DUAL = a_config(pools=(Pool(PoolName("default"), tuple(AddressRange(*ends) for ends in _RANGES)),))
+LINK_LOCAL = ip_address("fe80::1").packed
+
+
+def test_an_ipv6_address_is_announced_where_there_is_a_link_local_address() -> None:
     web = a_service(address="2001:db8::1")
-    assert decide(web, a_world("a", web, config=config)).reason is Reason.FAMILY_NOT_SERVED
+    links = (a_link(link_locals=(LINK_LOCAL,)), a_link("eth1", 3))
+    announce = decide(web, a_world("a", web, config=DUAL, links=links)).announce
+    assert announce == Announce(web.addresses, frozenset({ETH0}), on_every_interface=True)
 
 
+def test_an_ipv6_address_needs_a_link_local_address() -> None:
+    web = a_service(address="2001:db8::1")
+    decision = decide(web, a_world("a", web, config=DUAL))
+    assert (decision.announce, decision.reason) == (None, Reason.NO_USABLE_INTERFACE)
+    assert decision.detail == "eth0 has no IPv6 link-local address"
+
+
+def test_one_family_is_announced_where_the_other_cannot_be_and_the_detail_says_so() -> None:
+    web = a_service(address="192.0.2.10 2001:db8::1")
+    decision = decide(web, a_world("a", web, config=DUAL))
+    assert decision.announce == Announce((VIP,), frozenset({ETH0}), on_every_interface=True)
+    assert decision.detail.endswith("; 2001:db8::1 is not announced: eth0 has no IPv6 link-local address")
+
+
+def test_both_families_follow_the_election_of_the_first_address() -> None:
+    web = a_service(address="2001:db8::1 192.0.2.10")
+    links = (a_link(link_locals=(LINK_LOCAL,)),)
+    worlds = [a_world("a b c", web, me=me, config=DUAL, links=links) for me in "abc"]
+    announcing = [one.announce for one in (decide(web, world) for world in worlds) if one.announce is not None]
+    assert [one.addresses for one in announcing] == [web.addresses]
+    assert decide(web, worlds[0]).ranking == elect(web.addresses[0], worlds[0].cluster.nodes, {})
+
+
+@pytest.mark.parity("Speaker > interfaces of several advertisements are merged")
 def test_interfaces_are_the_union_over_advertisements_that_reach_this_node() -> None:
     config = a_config(
         an_advertisement("one", interfaces="eth0"),
@@ -300,6 +335,7 @@ def test_an_address_is_owned_on_the_interfaces_of_all_its_services() -> None:
     plan.check_invariants()
 
 
+@pytest.mark.parity("Wire > an address has as many users as services")
 def test_an_address_is_withdrawn_when_its_last_service_leaves() -> None:
     plan = Plan()
     plan.adopt(announcing("x", "192.0.2.10"))

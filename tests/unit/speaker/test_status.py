@@ -129,6 +129,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.parity("Speaker > ServiceL2Status > created with owner and labels")
 async def test_an_announcement_costs_one_create_and_one_status_write(cluster: Cluster) -> None:
     uid = await cluster.speaker_pod("a", "192.0.2.1")
     async with reporting(cluster, "a") as (node,):
@@ -154,6 +155,7 @@ async def test_an_announcement_costs_one_create_and_one_status_write(cluster: Cl
         assert same.metadata.resource_version == version
 
 
+@pytest.mark.parity("Speaker > ServiceL2Status > an interface change is patched")
 async def test_a_change_of_interfaces_is_written_into_the_same_object(cluster: Cluster) -> None:
     async with reporting(cluster, "a") as (node,):
         node.reporter.plan_complete()
@@ -167,6 +169,7 @@ async def test_a_change_of_interfaces_is_written_into_the_same_object(cluster: C
         assert after.document["status"].get("interfaces", []) == []
 
 
+@pytest.mark.parity("Speaker > ServiceL2Status > removed when no longer announced")
 async def test_a_withdrawal_removes_the_object(cluster: Cluster) -> None:
     async with reporting(cluster, "a") as (node,):
         node.reporter.plan_complete()
@@ -177,6 +180,7 @@ async def test_a_withdrawal_removes_the_object(cluster: Cluster) -> None:
         assert await cluster.statuses() == []
 
 
+@pytest.mark.parity("Speaker > ServiceL2Status > leftovers of others are deleted by the owner only")
 async def test_the_new_owner_removes_what_a_dead_one_left(cluster: Cluster) -> None:
     async with reporting(cluster, "b") as (dead,):
         dead.reporter.plan_complete()

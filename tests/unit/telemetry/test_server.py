@@ -208,6 +208,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             await second.run()
 
 
+@pytest.mark.parity("Kubernetes glue > metrics port 0 turns metrics off")
 async def test_ports_that_are_0_are_off(tmp_path: Path) -> None:
     async with serving(tmp_path, metrics_port=0, health_port=0, socket_path=None) as site:
         assert site.listeners.metrics_port == 0

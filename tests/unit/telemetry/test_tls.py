@@ -9,11 +9,13 @@ import pytest
 from telemetry.tls import ServerCertificate, TlsError, TlsOptions, parse_tls_options, self_signed
 
 
+@pytest.mark.parity("TLS options > the default minimum is 1.3")
 def test_tls_1_3_is_the_default() -> None:
     assert parse_tls_options("", "", "") == TlsOptions(ssl.TLSVersion.TLSv1_3)
     assert parse_tls_options("VersionTLS13", " ", "").min_version is ssl.TLSVersion.TLSv1_3
 
 
+@pytest.mark.parity("TLS options > 1.2 with cipher suites")
 def test_suites_are_translated_and_those_of_tls_1_3_need_no_translation() -> None:
     names = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305"
     options = parse_tls_options("VersionTLS12", names, "")
@@ -21,6 +23,7 @@ def test_suites_are_translated_and_those_of_tls_1_3_need_no_translation() -> Non
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(options.ciphers)
 
 
+@pytest.mark.parity("TLS options > curves > blanks are cut off")
 def test_one_curve_is_offered_alone_and_blanks_do_not_matter() -> None:
     assert parse_tls_options("", "", " 23 ").curve == "prime256v1"
     assert parse_tls_options("", "", "24,").curve == "secp384r1"
@@ -51,6 +54,12 @@ def test_a_group_that_this_openssl_lacks_is_noted(monkeypatch: pytest.MonkeyPatc
         ("", "", "23,23", "23 is named twice"),
         ("", "", "7", "7 is not known"),
     ],
+)
+@pytest.mark.parity(
+    "TLS options > cipher suites with 1.3",
+    "TLS options > an unknown version",
+    "TLS options > an unknown cipher suite",
+    "TLS options > curves > not a number, zero, negative, out of range or twice",
 )
 def test_what_cannot_be_meant_is_named(version: str, suites: str, curves: str, message: str) -> None:
     with pytest.raises(TlsError, match=message):

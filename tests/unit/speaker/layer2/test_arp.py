@@ -9,7 +9,7 @@ import pytest
 from scapy.layers.l2 import ARP, Ether
 
 from speaker.layer2 import arp
-from speaker.layer2.arp import ArpRequest, Drop
+from speaker.layer2.arp import ArpReply, ArpRequest, Drop
 from tests.builders_speaker import MAC, OTHER_MAC, VIP
 
 
@@ -22,8 +22,12 @@ def question(**fields: object) -> bytes:
 @pytest.mark.rfc("826", "packet format")
 def test_a_question_is_read() -> None:
     expected = ArpRequest(arp.BROADCAST, OTHER_MAC, IPv4Address("192.0.2.99").packed, VIP.packed)
-    assert arp.read_request(question()) == expected
-    assert arp.read_request(question() + bytes(18)) == expected
+    assert arp.read(question()) == expected
+    assert arp.read(question() + bytes(18)) == expected
+
+
+def test_a_reply_says_who_is_where() -> None:
+    assert arp.read(question(op=2)) == ArpReply(OTHER_MAC, IPv4Address("192.0.2.99").packed)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +35,7 @@ def test_a_question_is_read() -> None:
     [
         (b"", Drop.TOO_SHORT),
         (question()[:41], Drop.TOO_SHORT),
-        (question(op=2), Drop.NOT_A_REQUEST),
-        (question(op=3), Drop.NOT_A_REQUEST),
+        (question(op=3), Drop.UNKNOWN_OPCODE),
         (question(hwtype=6), Drop.NOT_ETHERNET_IPV4),
         (question(ptype=0x86DD), Drop.NOT_ETHERNET_IPV4),
         (question()[:18] + b"\x05" + question()[19:], Drop.NOT_ETHERNET_IPV4),
@@ -43,8 +46,9 @@ def test_a_question_is_read() -> None:
         (question(hwsrc="ff:ff:ff:ff:ff:ff"), Drop.BAD_SENDER),
     ],
 )
+@pytest.mark.parity("Wire > an ARP reply is ignored")
 def test_anything_else_is_dropped_with_a_reason(frame: bytes, drop: Drop) -> None:
-    assert arp.read_request(frame) is drop
+    assert arp.read(frame) is drop
 
 
 @pytest.mark.rfc("5227", "3")
@@ -66,7 +70,7 @@ def test_announcements_are_broadcast_and_name_the_address_twice(form: str) -> No
 
 @pytest.mark.rfc("826", "packet reception")
 def test_a_reply_goes_to_the_asker_alone() -> None:
-    request = arp.read_request(question())
+    request = arp.read(question())
     assert isinstance(request, ArpRequest)
     parsed = Ether(arp.reply_to(request, arp.reply_for(arp.templates(MAC).reply, VIP)))
     message = parsed[ARP]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 
 import pytest
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6ND_RA, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from speaker.layer2 import bpf
@@ -53,44 +54,43 @@ def addresses(*offsets: int) -> list[bytes]:
 
 
 def test_questions_for_owned_addresses_pass_and_others_do_not() -> None:
-    program = bpf.compile_filter(addresses(0, 1, 2, 7, 20, 21, 90))
+    program = bpf.arp_filter(addresses(0, 1, 2, 7, 20, 21, 90))
     for offset in range(-5, 100):
         assert bool(run(program, question(VIP + offset))) == (offset in {0, 1, 2, 7, 20, 21, 90}), offset
 
 
 def test_the_whole_frame_is_delivered() -> None:
-    assert run(bpf.compile_filter(addresses(0)), question(VIP)) >= 1500
+    assert run(bpf.arp_filter(addresses(0)), question(VIP)) >= 1500
 
 
 @pytest.mark.parametrize(
     ("frame", "vlan"),
     [
-        (question(VIP, op=2), 0),
         (question(VIP), 1),
         (question(VIP)[:12] + b"\x08\x00" + question(VIP)[14:], 0),
         (question(VIP)[:41], 0),
         (b"", 0),
     ],
-    ids=["a reply", "another VLAN", "not ARP", "cut short", "empty"],
+    ids=["another VLAN", "not ARP", "cut short", "empty"],
 )
 def test_what_is_not_a_question_of_this_link_is_dropped(frame: bytes, vlan: int) -> None:
-    assert run(bpf.compile_filter(addresses(0)), frame, vlan=vlan) == 0
+    assert run(bpf.arp_filter(addresses(0)), frame, vlan=vlan) == 0
 
 
 def test_without_addresses_nothing_passes() -> None:
-    assert run(bpf.compile_filter([]), question(VIP)) == 0
+    assert run(bpf.arp_filter([]), question(VIP)) == 0
 
 
 def test_thousands_of_scattered_addresses_fit_and_none_is_lost() -> None:
     scattered = [index * 3 + index * index % 7 for index in range(5000)]
-    program = bpf.compile_filter(addresses(*scattered))
+    program = bpf.arp_filter(addresses(*scattered))
     assert len(program) <= bpf.LONGEST_PROGRAM
     assert all(one.jump_true < 256 and one.jump_false < 256 for one in program)
     assert all(run(program, question(VIP + offset)) for offset in scattered[::17])
 
 
 def test_a_block_of_addresses_costs_as_much_as_one() -> None:
-    assert len(bpf.compile_filter(addresses(*range(5000)))) == len(bpf.compile_filter(addresses(0)))
+    assert len(bpf.arp_filter(addresses(*range(5000)))) == len(bpf.arp_filter(addresses(0)))
 
 
 def test_surplus_ranges_close_the_smallest_gaps() -> None:
@@ -104,7 +104,72 @@ def test_surplus_ranges_close_the_smallest_gaps() -> None:
 
 
 def test_the_extreme_addresses_are_filtered_rightly() -> None:
-    program = bpf.compile_filter([bytes(4), b"\xff" * 4])
+    program = bpf.arp_filter([bytes(4), b"\xff" * 4])
     assert run(program, question(IPv4Address("0.0.0.0")))
     assert run(program, question(IPv4Address("255.255.255.255")))
     assert not run(program, question(IPv4Address("255.255.255.254")))
+
+
+def test_what_is_said_in_the_name_of_an_owned_address_passes_whatever_it_is() -> None:
+    program = bpf.arp_filter(addresses(0, 7))
+    for op in (1, 2, 9):
+        said = bytearray(question(VIP + 50, op=op))
+        assert not run(program, bytes(said))
+        said[28:32] = (VIP + 7).packed
+        assert run(program, bytes(said))
+    assert not run(program, question(VIP, op=2)), "a reply to an owned address from another one"
+
+
+VIP6 = IPv6Address("2001:db8::10")
+
+
+def message(target: IPv6Address, layer: object = None) -> bytes:
+    ethernet = Ether(src="02:00:00:00:00:aa", dst="33:33:ff:00:00:10", type=0x86DD)
+    what = ICMPv6ND_NS(tgt=str(target)) if layer is None else layer
+    return bytes(
+        ethernet / IPv6(src="fe80::aa", dst="ff02::1:ff00:10") / what / ICMPv6NDOptSrcLLAddr(lladdr="02:00:00:00:00:aa")
+    )
+
+
+def test_questions_and_claims_of_owned_ipv6_addresses_pass_and_others_do_not() -> None:
+    owned = {VIP6 + offset for offset in (0, 1, 2, 7)} | {IPv6Address("2001:db8:1::10"), IPv6Address("fd00::ffff:ffff")}
+    program = bpf.ndp_filter(one.packed for one in owned)
+    near = {VIP6 + offset for offset in range(-5, 12)} | {IPv6Address("2001:db8:1::11"), IPv6Address("2001:db8:2::10")}
+    for target in owned | near | {IPv6Address("fd00::1:0:0"), IPv6Address("::")}:
+        assert bool(run(program, message(target))) == (target in owned), target
+        assert bool(run(program, message(target, ICMPv6ND_NA(tgt=str(target))))) == (target in owned), target
+
+
+@pytest.mark.parametrize(
+    ("frame", "vlan"),
+    [
+        (message(VIP6), 1),
+        (message(VIP6, ICMPv6ND_RA()), 0),
+        (message(VIP6)[:20] + b"\x11" + message(VIP6)[21:], 0),
+        (message(VIP6)[:77], 0),
+        (question(VIP), 0),
+    ],
+    ids=["another VLAN", "a router", "UDP", "cut short", "ARP"],
+)
+def test_other_ipv6_packets_are_dropped(frame: bytes, vlan: int) -> None:
+    assert run(bpf.ndp_filter([VIP6.packed]), frame, vlan=vlan) == 0
+
+
+def test_without_ipv6_addresses_nothing_passes() -> None:
+    assert run(bpf.ndp_filter([]), message(VIP6)) == 0
+
+
+def test_thousands_of_ipv6_addresses_below_many_prefixes_fit_and_none_is_lost() -> None:
+    for prefixes in (1, bpf.MOST_PREFIXES, bpf.MOST_PREFIXES + 1):
+        owned = [VIP6 + (index % prefixes << 64) + index * 3 + index * index % 7 for index in range(3000)]
+        program = bpf.ndp_filter(one.packed for one in owned)
+        assert len(program) <= bpf.LONGEST_PROGRAM
+        assert all(run(program, message(one)) for one in owned[::101])
+
+
+def test_the_last_address_below_a_prefix_and_the_first_below_the_next_are_told_apart() -> None:
+    program = bpf.ndp_filter([IPv6Address("2001:db8::ffff:ffff").packed, IPv6Address("2001:db8::1:0:0").packed])
+    assert run(program, message(IPv6Address("2001:db8::ffff:ffff")))
+    assert run(program, message(IPv6Address("2001:db8::1:0:0")))
+    assert not run(program, message(IPv6Address("2001:db8::1:ffff:ffff")))
+    assert not run(program, message(IPv6Address("2001:db8::")))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from prometheus_client import CollectorRegistry
+from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from config.model import InterfaceName, NodeName
@@ -25,6 +26,16 @@ def question(target: IPv4Address = VIP) -> bytes:
     return bytes(ethernet / ARP(op=1, hwsrc=OTHER_MAC.hex(":"), psrc="192.0.2.99", pdst=str(target)))
 
 
+VIP6 = IPv6Address("2001:db8::10")
+LINK_LOCAL = IPv6Address("fe80::1").packed
+
+
+def solicitation(target: IPv6Address = VIP6) -> bytes:
+    ethernet = Ether(src=OTHER_MAC.hex(":"), dst="33:33:ff:00:00:10", type=0x86DD)
+    packet = IPv6(src="fe80::aa", dst="ff02::1:ff00:10") / ICMPv6ND_NS(tgt=str(target))
+    return bytes(ethernet / packet / ICMPv6NDOptSrcLLAddr(lladdr=OTHER_MAC.hex(":")))
+
+
 @dataclass
 class Bench:
     engine: Engine
@@ -40,7 +51,7 @@ async def bench() -> AsyncIterator[Bench]:
     engine.show((a_link(),))
     yield Bench(engine, wires, log, metrics)
     engine.close()
-    assert all(wire.closed for wire in wires.open.values())
+    assert all(wire.closed for wire in (*wires.open.values(), *wires.open6.values()))
 
 
 async def test_the_first_announcement_is_on_the_wire_when_own_returns(bench: Bench) -> None:
@@ -72,7 +83,7 @@ async def test_what_is_no_question_is_not_answered(bench: Bench) -> None:
     wire = bench.wires.open["eth0"]
     bench.engine.own({VIP: frozenset({ETH0})})
     wire.said()
-    wire.deliver(question()[:20] + b"\x00\x02" + question()[22:])
+    wire.deliver(question()[:20] + b"\x00\x09" + question()[22:])
     wire.deliver(question())
     await until(lambda: wire.sent, "an answer")
     assert wire.said() == [(2, str(VIP))]
@@ -157,3 +168,70 @@ async def test_the_timer_runs_for_as_long_as_there_is_something_to_announce(benc
     bench.engine._tick()
     assert bench.engine._timer is not None, "nothing was due, so it is set again"
     assert bench.wires.open["eth0"].said() == []
+
+
+# IPv6
+
+
+async def test_both_families_have_a_socket_each_and_only_their_own_addresses(bench: Bench) -> None:
+    bench.engine.show((a_link(link_locals=(LINK_LOCAL,)),))
+    here = frozenset({ETH0})
+    bench.engine.own({VIP: here, VIP6: here})
+    assert bench.wires.open["eth0"].targets == (VIP.packed,)
+    assert bench.wires.open6["eth0"].targets == (VIP6.packed,)
+    assert bench.wires.open["eth0"].said() == ANNOUNCED
+    assert bench.wires.open6["eth0"].advertised() == [("ff02::1", str(VIP6), 0, 1)]
+    assert [one["address"] for one in bench.log.facts("first_garp_sent")] == [str(VIP), str(VIP6)]
+
+
+async def test_a_solicitation_is_answered(bench: Bench) -> None:
+    bench.engine.show((a_link(link_locals=(LINK_LOCAL,)),))
+    bench.engine.own({VIP6: frozenset({ETH0})})
+    wire = bench.wires.open6["eth0"]
+    wire.advertised()
+    wire.deliver(solicitation())
+    await until(lambda: wire.sent, "an answer")
+    assert wire.advertised() == [("fe80::aa", str(VIP6), 1, 0)]
+    assert bench.metrics._received.value(str(VIP6)) == bench.metrics._responses.value(str(VIP6)) == 1
+
+
+async def test_a_link_local_address_opens_and_closes_the_second_socket_alone(bench: Bench) -> None:
+    bench.engine.own({VIP6: frozenset({ETH0})})
+    assert bench.wires.open6 == {}
+    first = bench.wires.open["eth0"]
+    bench.engine.show((a_link(link_locals=(LINK_LOCAL,)),))
+    second = bench.wires.open6["eth0"]
+    assert second.targets == (VIP6.packed,)
+    assert second.advertised() == [("ff02::1", str(VIP6), 0, 1)]
+    bench.engine.show((a_link(),))
+    assert second.closed
+    assert bench.wires.open["eth0"] is first
+    assert not first.closed
+
+
+async def test_an_interface_on_which_the_second_socket_cannot_be_opened_is_not_used_at_all(bench: Bench) -> None:
+    bench.wires.refuse.add("eth0 NDP")
+    bench.engine.show((a_link(link_locals=(LINK_LOCAL,)),))
+    assert set(bench.engine.refused()) == {"eth0"}
+    assert bench.wires.open["eth0"].closed
+
+
+async def test_a_group_that_cannot_be_joined_is_reported_and_the_address_announced(bench: Bench) -> None:
+    bench.engine.show((a_link(link_locals=(LINK_LOCAL,)),))
+    wire = bench.wires.open6["eth0"]
+    wire.groupless = OSError(105, "No buffer space available")
+    bench.engine.own({VIP6: frozenset({ETH0})})
+    assert bench.log.facts("multicast_group_not_joined") == [
+        {"interface": "eth0", "error": "[Errno 105] No buffer space available"}
+    ]
+    assert wire.advertised() == [("ff02::1", str(VIP6), 0, 1)]
+
+
+async def test_a_claim_of_another_machine_is_logged(bench: Bench) -> None:
+    bench.engine.own({VIP: frozenset({ETH0})})
+    claim = bytearray(question())
+    claim[20:22], claim[28:32] = b"\x00\x02", VIP.packed
+    bench.wires.open["eth0"].deliver(bytes(claim))
+    await until(lambda: "address_claimed_by_another" in bench.log.events(), "the claim in the log")
+    (facts,) = bench.log.facts("address_claimed_by_another")
+    assert facts == {"address": str(VIP), "interface": "eth0", "mac": OTHER_MAC.hex(":")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from config.model import InterfaceName
-from speaker.layer2.interfaces import considered, exclusion, pick, wanted, why_not
+from speaker.layer2.interfaces import considered, exclusion, pick, wanted, why_not, why_not_ipv6
 from speaker.world import Link
 from tests.builders_speaker import ETH0, ETH1, a_link
 
@@ -27,6 +29,14 @@ def test_an_interface_must_be_able_to_answer(link: Link, why: str | None) -> Non
     assert why_not(link) == why
 
 
+def test_ipv6_needs_a_link_local_address_besides() -> None:
+    served = a_link(link_locals=(b"\xfe\x80" + bytes(13) + b"\x01",))
+    assert why_not_ipv6(served) is None
+    assert why_not_ipv6(a_link()) == "has no IPv6 link-local address"
+    assert why_not_ipv6(replace(served, up=False)) == "is down"
+    assert pick((served, a_link("eth1", 3)), None, 6).usable == {ETH0}
+
+
 def test_an_advertisement_without_interfaces_wants_all() -> None:
     assert wanted([frozenset({ETH0}), frozenset()]) is None
     assert wanted([frozenset({ETH0}), frozenset({ETH1})]) == frozenset({ETH0, ETH1})
@@ -34,14 +44,14 @@ def test_an_advertisement_without_interfaces_wants_all() -> None:
 
 def test_only_named_interfaces_are_picked() -> None:
     links = (a_link("eth0"), a_link("eth1", 3))
-    assert pick(links, frozenset({ETH1})).usable == {ETH1}
-    assert pick(links, None).usable == {ETH0, ETH1}
+    assert pick(links, frozenset({ETH1}), 4).usable == {ETH1}
+    assert pick(links, None, 4).usable == {ETH0, ETH1}
 
 
 def test_the_explanation_names_every_interface_that_cannot_be_used() -> None:
     links = (a_link("eth0", up=False), a_link("eth1", 3))
-    assert pick(links, frozenset({ETH0, ETH1, InterfaceName("eth9")})).explanation == "eth0 is down, eth9 does not exist"
-    assert pick((), None).explanation == "this node has no interface to announce on"
+    assert pick(links, frozenset({ETH0, ETH1, InterfaceName("eth9")}), 4).explanation == "eth0 is down, eth9 does not exist"
+    assert pick((), None, 4).explanation == "this node has no interface to announce on"
 
 
 def test_excluded_interfaces_are_ignored_entirely() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
@@ -43,6 +44,44 @@ def test_links_come_change_and_go() -> None:
     renamed = learn(links, message(ifname="uplink"))
     assert renamed[2].name == "uplink"
     assert learn(renamed, message("RTM_DELLINK")) == {}
+
+
+TENTATIVE, DADFAILED, PERMANENT = 0x40, 0x08, 0x80
+LINK_LOCAL = "fe80::ff:fe00:1"
+
+
+def address(text: str = LINK_LOCAL, event: str = "RTM_NEWADDR", flags: int = PERMANENT, index: int = 2) -> Mapping[str, Any]:
+    return {"event": event, "index": index, "family": 10, "flags": flags, "address": text}
+
+
+def test_link_local_addresses_come_and_go_with_the_link_they_are_on() -> None:
+    links = learn({}, message())
+    known = learn(links, address())
+    assert known[2].link_local == IPv6Address(LINK_LOCAL).packed
+    assert learn(known, address()) is known
+    assert learn(known, message(ifname="uplink"))[2].link_local == IPv6Address(LINK_LOCAL).packed
+    two = learn(known, address("fe80::1"))
+    assert two[2].link_locals == (IPv6Address("fe80::1").packed, IPv6Address(LINK_LOCAL).packed)
+    assert learn(two, address("fe80::1", "RTM_DELADDR")) == known
+    assert learn(known, address(event="RTM_DELADDR")) == links
+
+
+@pytest.mark.rfc("4862", "5.4")
+def test_an_address_counts_from_when_it_is_known_to_be_unique() -> None:
+    links = learn({}, message())
+    assert learn(links, address(flags=PERMANENT | TENTATIVE)) is links
+    known = learn(links, address())
+    assert learn(known, address(flags=PERMANENT | TENTATIVE | DADFAILED)) == links
+
+
+@pytest.mark.parametrize(
+    "other",
+    [address("2001:db8::1"), address("192.0.2.1"), address(index=9), address(""), {"event": "RTM_NEWADDR", "index": 2}],
+    ids=["global", "IPv4", "unknown link", "empty", "without address"],
+)
+def test_other_addresses_do_not_matter(other: Mapping[str, Any]) -> None:
+    links = learn({}, message())
+    assert learn(links, other) is links
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""Write builtin_types.json: the fields of the built-in kinds, taken from the kubernetes package's generated models.
+# ruff: noqa: INP001 - a script, in no package
+"""Write lab/apiserver/builtin_types.json anew: the built-in kinds' fields, from the kubernetes package's generated models.
 
-Run by hand (`python -m lab.apiserver.typegen`) when the package changes; the server reads only the JSON, because importing
-the models costs more than the whole start of the server may. Nothing else may import this module.
-
-Shape of the file: {type name: {field name: type}}, where a type is one of string, int, bool, number, time, bytes, any,
-intstr, another type's name, `[]type` or `{}type`; a leading `!` marks a field the API always writes.
+Run by hand (`.venv/bin/python tools/builtin_types.py`) when the package changes: fields and types that are new are added. The
+flags behind a type, and types that the models say too loosely, are written by hand in the file and stay. lab/apiserver/typed.py
+says what the words mean; it reads only the JSON, because importing the models costs more than the whole start of the server.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ V1RoleBinding V1ClusterRoleBinding V1CustomResourceDefinition V1ValidatingWebhoo
 V1TokenReview V1SubjectAccessReview V1LocalSubjectAccessReview V1SelfSubjectAccessReview V1SelfSubjectRulesReview V1SelfSubjectReview
 AuthenticationV1TokenRequest V1DeleteOptions V1Eviction V1Binding V1Scale
 """
-OUTPUT = Path(__file__).with_name("builtin_types.json")
+OUTPUT = Path(__file__).parents[1] / "lab" / "apiserver" / "builtin_types.json"
 
 
 def type_name(cls: type) -> str:
@@ -82,9 +81,16 @@ def table() -> dict[str, dict[str, str]]:
     return dict(sorted(out.items()))
 
 
+def merged(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """The new types and fields; what is there keeps its type and flags."""
+    return {name: {**fields, **old.get(name, {})} for name, fields in new.items()}
+
+
 def main() -> int:
     """Write the file; returns the exit status."""
-    OUTPUT.write_text(json.dumps(table(), separators=(",", ":")).replace('},"', '},\n"') + "\n", encoding="utf-8")
+    old = json.loads(OUTPUT.read_text(encoding="utf-8"))
+    text = json.dumps(merged(old, table()), separators=(",", ":")).replace('},"', '},\n"')
+    OUTPUT.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
