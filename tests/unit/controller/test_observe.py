@@ -220,5 +220,3 @@ def test_how_long_an_address_is_kept_is_read_or_the_problem_is_named(
     assert said in read.keep_problem
     assert bool(said) == bool(read.keep_problem)
     assert (fingerprint(document) == fingerprint(a_document())) == (text is None)
-
-    assert fingerprint(shared[0]) != fingerprint(shared[1])
