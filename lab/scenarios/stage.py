@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
 from kube.auth import Credentials
@@ -28,6 +29,7 @@ NAMESPACE: Final = "lab-scenarios"
 BACKENDS: Final = "web"
 READY_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.05
+NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +149,12 @@ class Stage:
 
         await until(ready, limit_s=READY_S, what="the web servers ready", logs=self.where.logs)
 
-    async def create_service(self, name: str) -> None:
+    async def create_service(self, name: str, annotations: Mapping[str, str] = NO_ANNOTATIONS) -> None:
         """A Service of type LoadBalancer in front of the web servers."""
         body = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": dict(annotations)},
             "spec": {
                 "type": "LoadBalancer",
                 "selector": {"app": BACKENDS},

@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import pytest
 
-from kube.errors import KubeError
-from kube.resources import SERVICES
+from kube.errors import KubeError, NotFound
+from kube.resources import CONFIG_MAPS, SERVICES
 from lab import netns
 from lab.leftovers import what_is_left
 from lab.scenarios.stage import NAMESPACE, SYSTEM, Stage, until, until_async
@@ -279,6 +279,30 @@ async def test_without_the_controller_addresses_go_on_answering(lab: Lab) -> Non
         await good_answers(stage, before["kept"], 50)
         assert [attempt for attempt in stage.client.attempts if not attempt.good] == []
         await converged(stage, before)
+
+
+async def test_a_deleted_service_that_returns_has_its_address_back_although_the_controller_was_killed(lab: Lab) -> None:
+    async with a_stage(lab) as stage:
+        await stage.create_service("sticky", {"lb.metallb-py.io/keep-address-for": "24h"})
+        address = await stage.address_of("sticky")
+        await good_answers(stage, address)
+        await until_async(lambda: noted(stage, "sticky"), limit_s=DEADLINE_S, what="a note", logs=stage.where.logs)
+        kill(stage, "controller", "")
+        await stage.delete_service("sticky")
+        await stage.create_service("other")
+        assert await stage.address_of("other", limit_s=DEADLINE_S) != address
+        await stage.create_service("sticky")
+        assert await stage.address_of("sticky") == address
+        await good_answers(stage, address)
+
+
+async def noted(stage: Stage, service: str) -> str | None:
+    """What the controller remembers of a Service, if it does."""
+    try:
+        found = await stage.kube.get(CONFIG_MAPS, "metallb-py-remembered-addresses", SYSTEM)
+    except NotFound:
+        return None
+    return (found.data or {}).get(f"{NAMESPACE}.{service}")
 
 
 async def test_while_the_api_server_is_away_addresses_are_answered_and_taken_over(lab: Lab) -> None:
