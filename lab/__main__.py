@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     supervise = verb("supervise", _supervise, "be the lab, in the foreground (up starts this)", "supervise")
     for each in (up, supervise):
         each.add_argument("--nodes", type=int, default=3, metavar="N", help="how many nodes (default 3)")
+        each.add_argument(
+            "--api",
+            choices=("lab", "real"),
+            default="lab",
+            help="the lab's API server, or the etcd and kube-apiserver in $KUBEBUILDER_ASSETS",
+        )
         each.add_argument("--net", type=_network, metavar="CIDR", help="network of the switch (default 192.168.20.0/24)")
     verb("down", _down, "take the lab away, also what a killed one left", "down")
     status = verb("status", _status, "what is up", "status -o json")
@@ -143,7 +149,7 @@ def _network(text: str) -> IPv4Network:
 
 
 def _up(where: Paths, arguments: argparse.Namespace) -> int:
-    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net)
+    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net, api=arguments.api)
     plan = topology.plan(topology.lab_id(where.root), nodes=arguments.nodes, network=arguments.net)
     nodes = ", ".join(f"{node.name} {node.ip}" for node in plan.nodes)
     print(f"lab: ready: {nodes}; client {plan.client.ip}; control plane {plan.control_plane.ip}")
@@ -159,7 +165,7 @@ def _up(where: Paths, arguments: argparse.Namespace) -> int:
 def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
     from lab.supervisor import main as supervise  # noqa: PLC0415 - The other verbs need not load the whole cluster.
 
-    return asyncio.run(supervise(where, nodes=arguments.nodes, network=arguments.net))
+    return asyncio.run(supervise(where, nodes=arguments.nodes, network=arguments.net, api=arguments.api))
 
 
 def _down(where: Paths, _: argparse.Namespace) -> int:
