@@ -3,8 +3,8 @@
 `python -m lab apiserver --real ...` and the tests' running_server() come here; both see what they see of the lab's own server:
 an address on loopback, optionally one inside a network namespace, a CA, an administrator's token and a kubeconfig. With a
 namespace both programs run inside it, so that webhooks are reached from where Pods live, and a relay carries the loopback
-address there. Nothing stands in for kube-controller-manager: what it does beyond lab.manager (garbage collection, ending of
-namespaces, default service accounts) does not happen. The binaries are the user's; this module downloads nothing.
+address there. Of kube-controller-manager only Endpoints are kept, by which the server finds webhooks: what else it does beyond
+lab.manager (garbage collection, ending of namespaces, default service accounts) does not happen. The binaries are the user's; this module downloads nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
+import msgspec
 import yaml
 
 from lab.apiserver.pki import DNS_NAMES, Authority
@@ -30,6 +31,8 @@ ENVIRONMENT: Final = "KUBEBUILDER_ASSETS"
 READY_S: Final = 90.0
 END_S: Final = 10.0
 HEALTH_ASKED_EVERY_S: Final = 0.2
+_SLICES: Final = "/apis/discovery.k8s.io/v1/endpointslices"
+Json = dict[str, Any]
 
 
 def assets() -> Path | None:
@@ -150,6 +153,54 @@ async def _until_ready(url: str, ca: Path, token: str, programs: Sequence[asynci
     raise OSError(f"etcd and kube-apiserver did not become ready; their logs are in {logs}")
 
 
+def endpoints_of(slices: Iterable[Json]) -> Json:
+    """The subsets of an Endpoints object: a Service's IPv4 EndpointSlices as the API server's own resolver of webhooks reads them."""
+    subsets = []
+    for each in slices:
+        ports = [{k: v for k, v in p.items() if k in {"name", "port", "protocol"} and v} for p in each.get("ports") or ()]
+        members = {True: "addresses", False: "notReadyAddresses"}
+        subset: Json = {"ports": ports}
+        for endpoint in each.get("endpoints") or () if each["addressType"] == "IPv4" else ():
+            ready = endpoint.get("conditions", {}).get("ready") is not False
+            subset.setdefault(members[ready], []).extend({"ip": address} for address in endpoint["addresses"])
+        if len(subset) > 1:
+            subsets.append(subset)
+    return {"subsets": subsets}
+
+
+async def _keep_endpoints(url: str, ca: Path, token: str) -> None:
+    """Write an Endpoints object for every Service with EndpointSlices, as kube-controller-manager does, until cancelled."""
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(ca)))
+    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {token}"}, connector=connector) as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                await _mirror_slices(session)
+            await asyncio.sleep(HEALTH_ASKED_EVERY_S)
+
+
+async def _mirror_slices(session: aiohttp.ClientSession) -> None:
+    known: dict[tuple[str, str], dict[str, Json]] = {}
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with session.get(_SLICES, params={"watch": "1"}, timeout=timeout) as answer:
+        async for line in answer.content:
+            event = msgspec.json.decode(line)
+            metadata = event["object"].get("metadata") or {}
+            owner = (metadata.get("namespace", ""), (metadata.get("labels") or {}).get("kubernetes.io/service-name", ""))
+            if event["type"] in {"ADDED", "MODIFIED"}:
+                known.setdefault(owner, {})[metadata["name"]] = event["object"]
+            elif event["type"] == "DELETED":
+                known.get(owner, {}).pop(metadata["name"], None)
+            if not all(owner):
+                continue
+            name = {"namespace": owner[0], "name": owner[1]}
+            body = {"apiVersion": "v1", "kind": "Endpoints", "metadata": name, **endpoints_of(known.get(owner, {}).values())}
+            path = f"/api/v1/namespaces/{owner[0]}/endpoints/{owner[1]}"
+            await session.patch(
+                path, data=msgspec.json.encode(body), params={"fieldManager": "lab", "force": "true"},
+                headers={"Content-Type": "application/apply-patch+yaml"},
+            )  # fmt: skip
+
+
 async def start(programs: Path, listen: Sequence[Listen], state: Path) -> Served:
     """Bring both programs up over a state directory; the address of the first `listen` is the one on loopback.
 
@@ -182,6 +233,8 @@ async def start(programs: Path, listen: Sequence[Listen], state: Path) -> Served
             await stack.enter_async_context(_relay(bind(Listen(here.address, port)), listen, (address, bound)))
         url = f"https://{here.address}:{port}"
         await _until_ready(url, pki.certificate_path, token, (etcd, server), logs)
+        mirror = asyncio.create_task(_keep_endpoints(url, pki.certificate_path, token), name="endpoints")
+        stack.callback(mirror.cancel)
         kubeconfig = state / "kubeconfig"
         kubeconfig.touch(mode=0o600)
         document = kubeconfig_for(url, pki.certificate_path.read_bytes(), token)
