@@ -19,7 +19,7 @@ from typing import Final
 
 from lab import control, leftovers, namespaces, realapi, topology
 from lab.images import CLONE, NGINX
-from lab.paths import LAB, LabError, Paths
+from lab.paths import LAB, LabError, Paths, State
 from lab.processes import BASE_PATH
 from lab.topology import Topology
 
@@ -38,8 +38,8 @@ class MissingError(RuntimeError):
     """This machine lacks something that a lab needs; the message says what, and how to get it."""
 
 
-def check_machine() -> None:
-    """Find out whether a lab can run here.
+def check_machine(identity: str) -> None:
+    """Find out whether a lab of that identity can run here.
 
     Raises:
         MissingError: it cannot.
@@ -50,7 +50,7 @@ def check_machine() -> None:
     if os.geteuid() != 0:
         raise MissingError("the lab needs root to make network namespaces; run it as root, for example with sudo")
     try:
-        namespaces.create(probe := f"labprobe-{os.getpid()}")
+        namespaces.create(probe := f"{identity}-probe-{os.getpid()}")
         namespaces.remove(probe)
         namespaces.remove_directory()
     except OSError as error:
@@ -80,10 +80,13 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None, api:
         LabError: one is up already, or it did not come up; nothing is left of it.
 
     """
-    check_machine()
     if api == "real":
         _check_real_api()
+    check_machine(topology.lab_id(where.root))
     topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
+    left = where.read_state()
+    if left is not None and not _is_supervisor(left.pid):  # It was killed a moment ago, and is being cleared.
+        _wait_ended(left, END_S)
     with where.lock():
         shutil.rmtree(where.logs, ignore_errors=True)
         where.logs.mkdir(parents=True)
@@ -98,6 +101,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None, api:
         assert process.stdout is not None
         said = process.stdout.readline().decode().strip()
     if said != "ready":
+        if (left := where.read_state()) is not None:
+            _wait_ended(left, END_S)
         with contextlib.suppress(LabError), where.lock():  # It may have been killed before it could clear up.
             leftovers.clear(where, topology.lab_id(where.root))
         raise LabError(said or f"the lab did not come up; see {where.supervisor_log}")
@@ -120,7 +125,7 @@ def down(where: Paths) -> bool:
         if not _wait_unlocked(where, END_S):
             _kill_supervisor(where)
         if state is not None:
-            _wait_ended(state.pid, END_S)
+            _wait_ended(state, END_S)
     with where.lock():
         leftovers.clear(where, topology.lab_id(where.root))
     return running
@@ -150,10 +155,10 @@ def _is_supervisor(pid: int) -> bool:
         return False
 
 
-def _wait_ended(pid: int, limit_s: float) -> None:
-    """A supervisor lets go of its lock a moment before it ends."""
+def _wait_ended(state: State, limit_s: float) -> None:
+    """A supervisor lets go of its lock a moment before it ends, and its guardian ends after it."""
     deadline = time.monotonic() + limit_s
-    while _is_supervisor(pid) and time.monotonic() < deadline:
+    while any(_is_supervisor(pid) for pid in (state.pid, state.guardian)) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 

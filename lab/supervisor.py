@@ -1,8 +1,7 @@
 """The one process that is the lab: it builds the machines, runs the API server, plays controller manager, kubelets and proxies.
 
 `python -m lab up` starts it in the background (lab.__main__), and talks to it through a Unix socket (lab.control). When it ends,
-for whatever reason it can act on, everything it made is taken away; when it is killed, its processes die with it, and the
-next `up` or `down` in the same directory clears the rest.
+for whatever reason it can act on, everything it made is taken away; when it is killed, lab.guardian does that.
 
 A failure of one part of the cluster must not end the lab: parts are restarted by telemetry.tasks.supervise.
 """
@@ -177,6 +176,7 @@ class Supervisor:
         state = State(
             lab_id=self._topology.lab_id,
             pid=os.getpid(),
+            guardian=os.getppid(),
             nodes=len(self._topology.nodes),
             network=str(self._topology.network),
         )
