@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_the_api_server_enforces_rbac_and_signs_tokens_with_the_labs_own_keys(tm
 
 
 def test_endpoints_are_those_of_the_ipv4_slices_by_readiness() -> None:
-    slices = [
+    slices: list[dict[str, Any]] = [
         {
             "addressType": "IPv4", "ports": [{"name": "https", "port": 9443, "protocol": "TCP", "appProtocol": None}],
             "endpoints": [
