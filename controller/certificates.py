@@ -18,7 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from controller.webhook_pki import CERTIFICATE_FILE, KEY_FILE, Pair, Renewal, from_data, renewal, renewed
+from controller.webhook_pki import (
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    Pair,
+    Renewal,
+    authority,
+    from_data,
+    renewal,
+    renewed,
+    trusted_beside,
+)
 from kube import objects
 from kube.client import KubeClient, PatchKind
 from kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Unreachable
@@ -134,6 +144,7 @@ class Keeper:
         self._host = host_name(service, namespace)
         self._clock = clock
         self._trust_s = trust_s
+        self._shown: Pair | None = None
         self._dirty = asyncio.Event()
         self._secrets: Store[objects.RawObject] = Store()
         self._validators: Store[objects.RawObject] = Store()
@@ -203,18 +214,29 @@ class Keeper:
         document = self._document()
         pair = from_data((document or {}).get("data") or {})
         wanted = renewal(pair, self._host, self._clock())
-        if wanted is not Renewal.NOTHING:
-            fresh = renewed(pair, wanted, self._host, self._clock())
-            if pair is not None and wanted is Renewal.BOTH and self._served.ready.is_set():
-                await self._trust(fresh.ca)
-                await asyncio.sleep(self._trust_s)
-            if not await self._store(document, fresh):
+        if wanted is Renewal.NOTHING:
+            assert pair is not None
+            await self._introduce(pair)
+        else:
+            pair = renewed(pair or self._shown, wanted, self._host, self._clock())
+            await self._introduce(pair)
+            if not await self._store(document, pair):
                 return  # Somebody else was faster; the watch brings what it wrote.
             self._log.info("webhook_certificate_renewed", what=wanted.value, host=self._host)
-            pair = fresh
-        assert pair is not None
         await self._trust(pair.ca)
         self._served.show(pair.certificate, pair.key)
+        self._shown = pair
+
+    async def _introduce(self, pair: Pair) -> None:
+        """Where this pair has another authority than the one shown now, have API servers trust both before it is shown.
+
+        However the other one came: made by us or another replica, because the old one ends or somebody deleted the Secret, or
+        put into the Secret by somebody.
+        """
+        if self._shown is None or authority(self._shown) == authority(pair):
+            return
+        await self._trust(trusted_beside(pair, self._shown))
+        await asyncio.sleep(self._trust_s)
 
     def _document(self) -> Mapping[str, Any] | None:
         raw = self._secrets.get(ObjectKey(f"{self._namespace}/{self._secret}"))

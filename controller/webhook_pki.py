@@ -135,6 +135,17 @@ def _still_trusted(pair: Pair | None, now: datetime) -> bytes:
     return before.public_bytes(serialization.Encoding.PEM) if now < before.not_valid_after_utc else b""
 
 
+def authority(pair: Pair) -> bytes:
+    """The certificate (PEM) of the authority in use."""
+    return x509.load_pem_x509_certificates(pair.ca)[0].public_bytes(serialization.Encoding.PEM)
+
+
+def trusted_beside(pair: Pair, shown: Pair) -> bytes:
+    """The authorities (PEM) that a client must trust while it may be shown the certificate of either pair; those of `pair` first."""
+    before = authority(shown)
+    return pair.ca if before in pair.ca else pair.ca + before
+
+
 def _pem(key: rsa.RSAPrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()

@@ -17,9 +17,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from lab import control, leftovers, namespaces, topology
+from lab import control, leftovers, namespaces, realapi, topology
 from lab.images import CLONE, NGINX
-from lab.paths import LAB, LabError, Paths
+from lab.paths import LAB, LabError, Paths, State
 from lab.processes import BASE_PATH
 from lab.topology import Topology
 
@@ -38,8 +38,8 @@ class MissingError(RuntimeError):
     """This machine lacks something that a lab needs; the message says what, and how to get it."""
 
 
-def check_machine() -> None:
-    """Find out whether a lab can run here.
+def check_machine(identity: str) -> None:
+    """Find out whether a lab of that identity can run here.
 
     Raises:
         MissingError: it cannot.
@@ -50,7 +50,7 @@ def check_machine() -> None:
     if os.geteuid() != 0:
         raise MissingError("the lab needs root to make network namespaces; run it as root, for example with sudo")
     try:
-        namespaces.create(probe := f"labprobe-{os.getpid()}")
+        namespaces.create(probe := f"{identity}-probe-{os.getpid()}")
         namespaces.remove(probe)
         namespaces.remove_directory()
     except OSError as error:
@@ -63,8 +63,16 @@ def check_machine() -> None:
             raise MissingError(f"the lab needs {program}; apt-get install {package} brings it")
 
 
-def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> None:
-    """Bring a lab up in the background and return when it is ready.
+def _check_real_api() -> None:
+    try:
+        if realapi.assets() is None:
+            raise MissingError(f"--api real needs {realapi.ENVIRONMENT}, the directory with etcd and kube-apiserver")
+    except OSError as error:
+        raise MissingError(str(error)) from None
+
+
+def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None, api: str = "lab") -> None:
+    """Bring a lab up in the background and return when it is ready; with the API server `lab` or `real`.
 
     Raises:
         MissingError: this machine cannot run one.
@@ -72,13 +80,19 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         LabError: one is up already, or it did not come up; nothing is left of it.
 
     """
-    check_machine()
+    if api == "real":
+        _check_real_api()
+    check_machine(topology.lab_id(where.root))
     topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
+    left = where.read_state()
+    if left is not None and not _is_supervisor(left.pid):  # It was killed a moment ago, and is being cleared.
+        _wait_ended(left, END_S)
     with where.lock():
         shutil.rmtree(where.logs, ignore_errors=True)
         where.logs.mkdir(parents=True)
     # setsid --fork: the supervisor is nobody's child, so that nobody has to wait for it.
     command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
+    command += ["--api", api]
     if network is not None:
         command += ["--net", str(network)]
     with where.supervisor_log.open("ab") as log:
@@ -87,6 +101,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         assert process.stdout is not None
         said = process.stdout.readline().decode().strip()
     if said != "ready":
+        if (left := where.read_state()) is not None:
+            _wait_ended(left, END_S)
         with contextlib.suppress(LabError), where.lock():  # It may have been killed before it could clear up.
             leftovers.clear(where, topology.lab_id(where.root))
         raise LabError(said or f"the lab did not come up; see {where.supervisor_log}")
@@ -109,7 +125,7 @@ def down(where: Paths) -> bool:
         if not _wait_unlocked(where, END_S):
             _kill_supervisor(where)
         if state is not None:
-            _wait_ended(state.pid, END_S)
+            _wait_ended(state, END_S)
     with where.lock():
         leftovers.clear(where, topology.lab_id(where.root))
     return running
@@ -139,10 +155,10 @@ def _is_supervisor(pid: int) -> bool:
         return False
 
 
-def _wait_ended(pid: int, limit_s: float) -> None:
-    """A supervisor lets go of its lock a moment before it ends."""
+def _wait_ended(state: State, limit_s: float) -> None:
+    """A supervisor lets go of its lock a moment before it ends, and its guardian ends after it."""
     deadline = time.monotonic() + limit_s
-    while _is_supervisor(pid) and time.monotonic() < deadline:
+    while any(_is_supervisor(pid) for pid in (state.pid, state.guardian)) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 

@@ -25,10 +25,11 @@ class LabError(RuntimeError):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What a supervisor leaves for other processes: enough to find the lab and to describe it again."""
+    """What a supervisor leaves for other processes: enough to find the lab and to describe it again. `guardian` clears up after `pid`."""
 
     lab_id: str
     pid: int
+    guardian: int
     nodes: int
     network: str
 

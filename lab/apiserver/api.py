@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lab.apiserver import apply, codec, crds, kinds, meta, patching, services, structural, typed
+from lab.apiserver import apply, codec, crds, meta, patching, services, structural, typed
 from lab.apiserver.auth import ADMIN, User
 from lab.apiserver.errors import (
     MODIFIED,
@@ -35,7 +35,9 @@ from lab.apiserver.errors import (
     unsupported,
     unsupported_media_type,
 )
+from lab.apiserver.kinds import KINDS, Kind
 from lab.apiserver.resources import Registry, Resource, selecting_fields
+from lab.apiserver.rules import faults_by
 from lab.apiserver.selectors import Selector, matches
 from lab.apiserver.store import Key, Store, Stored
 
@@ -254,20 +256,19 @@ class Api:
             if causes:
                 raise invalid(resource.group, resource.kind, name, causes)
             return to_storage(resource, document)
-        hooks = HOOKS.get(resource.type_name, kinds.Hooks())
+        kind = KINDS.get(resource.type_name, Kind())
         document = to_storage(resource, document)
         if not status_only:
-            hooks.prepare(document, old)
-        hooks.default(document)
-        if resource.type_name == "Service":
-            if not status_only:
-                faults = services.allocate(document, old, self.allocator, dry=call.dry_run)
-                if faults:
-                    raise invalid(resource.group, resource.kind, name, faults)
-                call.warn(services.warnings(document))
-            causes += services.validate_status(document) if status_only else services.validate(document, old)
-        else:
-            causes += hooks.validate(document, old)
+            kind.prepare(document, old)
+        kind.default(document)
+        typed.fill(document, resource.type_name if not resource.store_as else "CoreEvent")
+        if resource.type_name == "Service" and not status_only:
+            faults = services.allocate(document, old, self.allocator, dry=call.dry_run)
+            if faults:
+                raise invalid(resource.group, resource.kind, name, faults)
+            call.warn(services.warnings(document))
+        service_status = resource.type_name == "Service" and status_only
+        causes += faults_by(services.STATUS_RULES, document, old) if service_status else kind.faults(document, old)
         if causes:
             group = "" if resource.store_as else resource.group
             raise invalid(group, resource.kind, name, causes)
@@ -583,12 +584,6 @@ class Api:
             new = codec.copy_of(old)
             change(new)
             self._finish(resource, stored, old, new, Call())
-
-
-HOOKS: dict[str, kinds.Hooks] = {
-    **kinds.HOOKS,
-    "CustomResourceDefinition": kinds.Hooks(crds.prepare, crds.default, crds.validate),
-}
 
 
 def is_stored_form(resource: Resource) -> bool:

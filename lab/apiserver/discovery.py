@@ -1,8 +1,7 @@
 """What clients read before anything else: groups, resources, and OpenAPI documents, all derived from the registry.
 
-OpenAPI v2 in protobuf is a constant empty document: it makes old kubectl skip client-side validation, which the server does
-anyway. OpenAPI v3 lists paths, parameters and the schemas of kinds; descriptions of built-in kinds are read from the
-kubernetes package when somebody first asks (kubectl explain).
+The OpenAPI documents list paths, parameters and the schemas of kinds; descriptions of built-in kinds are read from the
+kubernetes package when somebody first asks (kubectl explain). lab.apiserver.openapi_v2 writes v2 for old kubectls.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from lab.apiserver.resources import Registry, Resource
-from lab.apiserver.typed import TYPES, go_name
+from lab.apiserver.typed import SCHEMAS, TYPES, go_name
 
 Json = dict[str, Any]
-EMPTY_OPENAPI_V2 = bytes.fromhex("0a03322e3012130a0a4b756265726e65746573120576312e33314200")
 _SUB_VERBS = {
     "status": ("get", "patch", "update"), "scale": ("get", "patch", "update"), "finalize": ("update",), "token": ("create",),
     "binding": ("create",), "eviction": ("create",), "log": ("get",), "exec": ("create", "get"), "attach": ("create", "get"),
@@ -198,8 +194,8 @@ _PACKAGES = {
 }  # fmt: skip
 _SIMPLE: dict[str, Json] = {
     "string": {"type": "string"}, "int": {"type": "integer", "format": "int32"}, "bool": {"type": "boolean"}, "number": {"type": "number"},
-    "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {"type": "object"},
-    "intstr": {"type": "string", "format": "int-or-string"}, "schemaOrBool": {"type": "object"},
+    "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {},
+    "intstr": {"type": "string", "format": "int-or-string"}, "schemaOrBool": {},
 }  # fmt: skip
 
 
@@ -269,6 +265,9 @@ def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json
             properties[member] = _reference(field.kind, package, pending)
             if described.get(member):
                 properties[member]["description"] = described[member]
+            key = SCHEMAS[name]["properties"][member].get("x-kubernetes-patch-merge-key")
+            if key is not None:
+                properties[member] |= {"x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": key}
         if name in kinds:
             r = kinds[name]
             schema["x-kubernetes-group-version-kind"] = [{"group": r.group, "kind": r.kind, "version": r.version}]
@@ -309,11 +308,25 @@ def openapi_v2(registry: Registry, texts: Descriptions) -> Json:
     for group in ["", *registry.groups()]:
         served = [r for r in registry.all() if r.group == group and r.custom is None]
         definitions.update(_schemas(served, group, texts))
-    text = msgspec.json.encode(definitions).replace(b"#/components/schemas/", b"#/definitions/")
-    paths = _paths(r for r in registry.all())
+    definitions.update(_custom_schema(r) for r in registry.all() if r.custom is not None)
     return {
-        "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": paths, "definitions": msgspec.json.decode(text),
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": _paths(r for r in registry.all()),
+        "definitions": {name: _as_v2(schema) for name, schema in definitions.items()},
     }  # fmt: skip
+
+
+def _as_v2(schema: Json) -> Json:
+    """A schema in the words of v2: a reference stands by itself, and not below allOf."""
+    out = {name: value for name, value in schema.items() if name not in {"allOf", "default"}}
+    for each in schema.get("allOf") or ():
+        if "$ref" in each:
+            out["$ref"] = each["$ref"].replace("#/components/schemas/", "#/definitions/")
+    for name in ("items", "additionalProperties"):
+        if isinstance(out.get(name), dict):
+            out[name] = _as_v2(out[name])
+    if "properties" in out:
+        out["properties"] = {name: _as_v2(value) for name, value in out["properties"].items()}
+    return out
 
 
 def version_info() -> Json:

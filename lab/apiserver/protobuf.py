@@ -7,85 +7,20 @@ runtime.Unknown with apiVersion, kind and the raw message. Field numbers are tho
 from __future__ import annotations
 
 import base64
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
 MAGIC = b"k8s\x00"
 
 # Message -> field number -> (JSON name, type). Types: s text, i int, b bool, y bytes as base64, p intstr, t time, ? not read,
-# ? not read, a message name; [] repeats it, {} maps texts to it.
+# a message name; [] repeats it, {} maps texts to it.
 _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
-    "ObjectMeta": {
-        1: ("name", "s"), 2: ("generateName", "s"), 3: ("namespace", "s"), 4: ("selfLink", "s"), 5: ("uid", "s"),
-        6: ("resourceVersion", "s"), 7: ("generation", "i"), 8: ("creationTimestamp", "t"), 11: ("labels", "{}s"),
-        12: ("annotations", "{}s"), 14: ("finalizers", "[]s"),
-    },
-    "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "?")},
-    "NamespaceSpec": {1: ("finalizers", "[]s")},
-    "ConfigMap": {1: ("metadata", "ObjectMeta"), 2: ("data", "{}s"), 3: ("binaryData", "{}y"), 4: ("immutable", "b")},
-    "Secret": {
-        1: ("metadata", "ObjectMeta"), 2: ("data", "{}y"), 3: ("type", "s"), 4: ("stringData", "{}s"), 5: ("immutable", "b"),
-    },
-    "ServiceAccount": {1: ("metadata", "ObjectMeta"), 4: ("automountServiceAccountToken", "b")},
-    "Service": {1: ("metadata", "ObjectMeta"), 2: ("spec", "ServiceSpec"), 3: ("status", "?")},
-    "ServiceSpec": {
-        1: ("ports", "[]ServicePort"), 2: ("selector", "{}s"), 3: ("clusterIP", "s"), 4: ("type", "s"), 5: ("externalIPs", "[]s"),
-        7: ("sessionAffinity", "s"), 8: ("loadBalancerIP", "s"), 9: ("loadBalancerSourceRanges", "[]s"), 10: ("externalName", "s"),
-        11: ("externalTrafficPolicy", "s"), 12: ("healthCheckNodePort", "i"), 13: ("publishNotReadyAddresses", "b"),
-        17: ("ipFamilyPolicy", "s"), 18: ("clusterIPs", "[]s"), 19: ("ipFamilies", "[]s"),
-        20: ("allocateLoadBalancerNodePorts", "b"), 21: ("loadBalancerClass", "s"), 22: ("internalTrafficPolicy", "s"),
-    },
-    "ServicePort": {
-        1: ("name", "s"), 2: ("protocol", "s"), 3: ("port", "i"), 4: ("targetPort", "p"), 5: ("nodePort", "i"), 6: ("appProtocol", "s"),
-    },
-    "Role": {1: ("metadata", "ObjectMeta"), 2: ("rules", "[]PolicyRule")},
-    "ClusterRole": {1: ("metadata", "ObjectMeta"), 2: ("rules", "[]PolicyRule")},
-    "PolicyRule": {
-        1: ("verbs", "[]s"), 2: ("apiGroups", "[]s"), 3: ("resources", "[]s"), 4: ("resourceNames", "[]s"), 5: ("nonResourceURLs", "[]s"),
-    },
-    "RoleBinding": {1: ("metadata", "ObjectMeta"), 2: ("subjects", "[]Subject"), 3: ("roleRef", "RoleRef")},
-    "ClusterRoleBinding": {1: ("metadata", "ObjectMeta"), 2: ("subjects", "[]Subject"), 3: ("roleRef", "RoleRef")},
-    "Subject": {1: ("kind", "s"), 2: ("apiGroup", "s"), 3: ("name", "s"), 4: ("namespace", "s")},
-    "RoleRef": {1: ("apiGroup", "s"), 2: ("kind", "s"), 3: ("name", "s")},
-    "SelfSubjectAccessReview": {1: ("metadata", "ObjectMeta"), 2: ("spec", "AccessSpec"), 3: ("status", "?")},
-    "AccessSpec": {1: ("resourceAttributes", "ResourceAttributes"), 2: ("nonResourceAttributes", "NonResourceAttributes")},
-    "ResourceAttributes": {
-        1: ("namespace", "s"), 2: ("verb", "s"), 3: ("group", "s"), 4: ("version", "s"), 5: ("resource", "s"), 6: ("subresource", "s"),
-        7: ("name", "s"),
-    },
-    "NonResourceAttributes": {1: ("path", "s"), 2: ("verb", "s")},
-    "SelfSubjectReview": {1: ("metadata", "ObjectMeta"), 2: ("status", "?")},
-    "SelfSubjectRulesReview": {1: ("metadata", "ObjectMeta"), 2: ("spec", "RulesSpec"), 3: ("status", "?")},
-    "RulesSpec": {1: ("namespace", "s")},
-    "TokenRequest": {1: ("metadata", "ObjectMeta"), 2: ("spec", "TokenSpec"), 3: ("status", "?")},
-    "TokenSpec": {1: ("audiences", "[]s"), 4: ("expirationSeconds", "i")},
-    "Deployment": {1: ("metadata", "ObjectMeta"), 2: ("spec", "DeploymentSpec"), 3: ("status", "?")},
-    "DeploymentSpec": {
-        1: ("replicas", "i"), 2: ("selector", "LabelSelector"), 3: ("template", "PodTemplateSpec"),
-        5: ("minReadySeconds", "i"), 6: ("revisionHistoryLimit", "i"), 7: ("paused", "b"), 9: ("progressDeadlineSeconds", "i"),
-    },
-    "LabelSelector": {1: ("matchLabels", "{}s")},
-    "PodTemplateSpec": {1: ("metadata", "ObjectMeta"), 2: ("spec", "PodSpec")},
-    "PodSpec": {2: ("containers", "[]Container"), 3: ("restartPolicy", "s"), 4: ("terminationGracePeriodSeconds", "i"), 6: ("dnsPolicy", "s"), 19: ("schedulerName", "s")},
-    "Container": {
-        1: ("name", "s"), 2: ("image", "s"), 3: ("command", "[]s"), 4: ("args", "[]s"), 6: ("ports", "[]ContainerPort"),
-        13: ("terminationMessagePath", "s"), 14: ("imagePullPolicy", "s"), 20: ("terminationMessagePolicy", "s"),
-    },
-    "ContainerPort": {1: ("name", "s"), 2: ("hostPort", "i"), 3: ("containerPort", "i"), 4: ("protocol", "s"), 5: ("hostIP", "s")},
-    "Ingress": {1: ("metadata", "ObjectMeta"), 2: ("spec", "IngressSpec"), 3: ("status", "?")},
-    "IngressSpec": {
-        1: ("defaultBackend", "IngressBackend"), 2: ("tls", "[]IngressTLS"), 3: ("rules", "[]IngressRule"), 4: ("ingressClassName", "s"),
-    },
-    "IngressBackend": {4: ("service", "IngressServiceBackend")},
-    "IngressServiceBackend": {1: ("name", "s"), 2: ("port", "ServiceBackendPort")},
-    "ServiceBackendPort": {1: ("name", "s"), 2: ("number", "i")},
-    "IngressTLS": {1: ("hosts", "[]s"), 2: ("secretName", "s")},
-    "IngressRule": {1: ("host", "s"), 2: ("http", "IngressHTTP")},
-    "IngressHTTP": {1: ("http", "HTTPRule")},
-    "HTTPRule": {1: ("paths", "[]HTTPPath")},
-    "HTTPPath": {1: ("path", "s"), 2: ("backend", "IngressBackend"), 3: ("pathType", "s")},
-}  # fmt: skip
+    message: {int(number): (text.split()[0], text.split()[1]) for number, text in fields.items()}
+    for message, fields in json.loads(Path(__file__).with_name("protobuf.json").read_text(encoding="utf-8")).items()
+}
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

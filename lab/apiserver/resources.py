@@ -6,9 +6,11 @@ write takes. A new built-in kind is a new row (and, if it has rules of its own, 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.apiserver.errors import qualified
@@ -77,82 +79,14 @@ class Resource:
         return self.list_kind or self.kind + "List"
 
 
-def _row(group: str, kind: str, plural: str, /, **facts: Any) -> Resource:
-    return Resource(group, "v1", plural, kind, **{"type_name": kind, "singular": kind.lower(), **facts})
+def _builtin() -> Iterator[Resource]:
+    """The rows of resources.json: group, kind, plural, and whatever is not as most have it."""
+    for row in json.loads(Path(__file__).with_name("resources.json").read_text(encoding="utf-8")):
+        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        yield Resource(version="v1", **{"type_name": row["kind"], "singular": row["kind"].lower(), **facts})
 
 
-_EVENT_FIELDS = (
-    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
-    "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
-)  # fmt: skip
-_APPS = {"categories": ("all",), "status": True, "generation": True, "custom_fields": False}
-_RBAC = "rbac.authorization.k8s.io"
-_HOOKS: dict[str, Any] = {"namespaced": False, "categories": ("api-extensions",), "generation": True, "needs_rv": True}
-
-BUILTIN: tuple[Resource, ...] = (
-    _row("", "ConfigMap", "configmaps", short_names=("cm",)),
-    _row("", "Endpoints", "endpoints", short_names=("ep",), creates_on_put=True),
-    _row(
-        "", "Event", "events", type_name="CoreEvent", short_names=("ev",), fields=_EVENT_FIELDS, custom_fields=True, creates_on_put=True
-    ),
-    _row(
-        "", "Namespace", "namespaces", namespaced=False, short_names=("ns",), status=True, subresources=("finalize",),
-        verbs=tuple(v for v in ALL_VERBS if v != "deletecollection"), fields=("status.phase",), custom_fields=True,
-        name_rule="label", returns_deleted=True,
-    ),
-    _row(
-        "", "Node", "nodes", namespaced=False, short_names=("no",), status=True, fields=("spec.unschedulable",),
-        custom_fields=True, keeps_status=True,
-    ),
-    _row(
-        "", "Pod", "pods", short_names=("po",), categories=("all",), status=True, subresources=("attach", "binding", "eviction", "exec", "log", "portforward"),
-        fields=(
-            "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-            "status.phase", "status.podIP", "status.nominatedNodeName",
-        ),
-        custom_fields=True, returns_deleted=True, graceful=True,
-    ),
-    _row("", "Secret", "secrets", fields=("type",), custom_fields=True),
-    _row(
-        "", "ServiceAccount", "serviceaccounts", short_names=("sa",), subresources=("token",), returns_deleted=True,
-    ),
-    _row(
-        "", "Service", "services", short_names=("svc",), categories=("all",), status=True, fields=("spec.clusterIP", "spec.type"),
-        custom_fields=True, name_rule="dns1035", creates_on_put=True, returns_deleted=True,
-    ),
-    _row("apps", "ControllerRevision", "controllerrevisions"),
-    _row("apps", "DaemonSet", "daemonsets", short_names=("ds",), **_APPS),
-    _row("apps", "Deployment", "deployments", short_names=("deploy",), scale=True, **_APPS),
-    _row("apps", "ReplicaSet", "replicasets", short_names=("rs",), scale=True, **_APPS),
-    _row(
-        "events.k8s.io", "Event", "events", type_name="EventsEvent", short_names=("ev",), custom_fields=True, store_as="events",
-        fields=tuple(f.replace("involvedObject", "regarding").replace("reportingComponent", "reportingController") for f in _EVENT_FIELDS),
-        creates_on_put=True,
-    ),
-    _row("discovery.k8s.io", "EndpointSlice", "endpointslices", generation=True),
-    _row("coordination.k8s.io", "Lease", "leases", needs_rv=True, creates_on_put=True),
-    _row("networking.k8s.io", "Ingress", "ingresses", short_names=("ing",), status=True, generation=True, creates_on_put=False),
-    _row("networking.k8s.io", "IngressClass", "ingressclasses", namespaced=False, generation=True),
-    _row("networking.k8s.io", "NetworkPolicy", "networkpolicies", short_names=("netpol",), generation=True),
-    _row(_RBAC, "ClusterRoleBinding", "clusterrolebindings", namespaced=False, name_rule="path"),
-    _row(_RBAC, "ClusterRole", "clusterroles", namespaced=False, name_rule="path"),
-    _row(_RBAC, "RoleBinding", "rolebindings", name_rule="path"),
-    _row(_RBAC, "Role", "roles", name_rule="path"),
-    _row("admissionregistration.k8s.io", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", **_HOOKS),
-    _row("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", **_HOOKS),
-    _row(
-        "apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False, status=True,
-        short_names=("crd", "crds"), categories=("api-extensions",), generation=True, needs_rv=True, returns_deleted=True,
-    ),
-    *(
-        _row(f"{group}.k8s.io", kind, kind.lower() + "s", namespaced=kind.startswith("Local"), verbs=("create",))
-        for group, kind in (
-            ("authentication", "SelfSubjectReview"), ("authentication", "TokenReview"),
-            ("authorization", "LocalSubjectAccessReview"), ("authorization", "SelfSubjectAccessReview"),
-            ("authorization", "SelfSubjectRulesReview"), ("authorization", "SubjectAccessReview"),
-        )
-    ),
-)  # fmt: skip
+BUILTIN: tuple[Resource, ...] = tuple(_builtin())
 
 # The order in which groups are listed; custom groups follow.
 GROUP_ORDER = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -25,14 +26,13 @@ from lab.apiserver.errors import (
     unsupported,
 )
 from lab.apiserver.meta import label_causes, label_faults, qualified_faults, subdomain_faults
+from lab.apiserver.rules import IP_DETAIL, PORT, Rule, among, holds, said_by, unique
 
 Json = dict[str, Any]
 
 RANGES = {"IPv4": ipaddress.ip_network("10.96.0.0/16"), "IPv6": ipaddress.ip_network("fd00:10:96::/112")}
 NODE_PORTS = range(30000, 32768)
 API_SERVICE_ADDRESS = "10.96.0.1"
-_IP_DETAIL = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
@@ -125,13 +125,11 @@ def default(service: Json) -> None:
     """Fill in what a Service leaves out."""
     spec = service["spec"]
     kind = spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
-    if spec["sessionAffinity"] == "None":
+    if spec.get("sessionAffinity", "None") == "None":
         spec.pop("sessionAffinityConfig", None)
     elif spec["sessionAffinity"] == "ClientIP":
         spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {}).setdefault("timeoutSeconds", 10800)
     for port in spec.get("ports") or []:
-        port.setdefault("protocol", "TCP")
         if port.get("targetPort") in {None, 0, ""}:
             port["targetPort"] = port["port"]
     if _external(spec):
@@ -147,8 +145,10 @@ def default(service: Json) -> None:
         spec["clusterIPs"] = [spec["clusterIP"]]
 
 
-def prepare_update(new: Json, old: Json) -> None:
+def prepare(new: Json, old: Json | None) -> None:
     """Carry over what the server once chose, and drop what a change of type takes away. Before default()."""
+    if old is None:
+        return
     spec, was = new["spec"], old["spec"]
     if (
         spec.get("clusterIP") != was.get("clusterIP")
@@ -221,7 +221,7 @@ def settle_families(service: Json) -> list[Cause]:
     out: list[Cause] = []
     for at, address in enumerate(addresses):
         if (address != "None" or at) and _family(address) is None:
-            out.append(invalid_value(f"spec.clusterIPs[{at}]", address, _IP_DETAIL))
+            out.append(invalid_value(f"spec.clusterIPs[{at}]", address, IP_DETAIL))
     families = list(spec.get("ipFamilies") or [])
     for at, family in enumerate(families):
         if family not in RANGES:
@@ -336,213 +336,177 @@ def _port_fault(field: str, number: int, protocol: str, allocator: Allocator) ->
     return None
 
 
-def port_number_faults(field: str, number: Any) -> list[Cause]:
-    """Faults of a port number."""
-    if isinstance(number, int) and 1 <= number <= 65535:
-        return []
-    return [invalid_value(field, number, "must be between 1 and 65535, inclusive")]
+def _port_name_faults(name: str) -> list[str]:
+    """Why a text is no IANA service name, which a named target port is."""
+    rules = (
+        (len(name) > 15, "must be no more than 15 characters"),
+        (not re.fullmatch(r"[-a-z0-9]*", name), "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"),
+        (not re.search(r"[a-z]", name), "must contain at least one letter (a-z)"),
+        ("--" in name, "must not contain consecutive hyphens"),
+        (name.startswith("-") or name.endswith("-"), "must not begin or end with a hyphen"),
+    )
+    return [detail for broken, detail in rules if broken]
 
 
-def port_name_faults(field: str, name: str) -> list[Cause]:
-    """Faults of a named target port (IANA service name)."""
-    out = []
-    if len(name) > 15:
-        out.append("must be no more than 15 characters")
-    if not all(c.isascii() and (c.islower() or c.isdigit() or c == "-") for c in name):
-        out.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-    if not any(c.isascii() and c.islower() for c in name):
-        out.append("must contain at least one letter (a-z)")
-    if "--" in name:
-        out.append("must not contain consecutive hyphens")
-    if name.startswith("-") or name.endswith("-"):
-        out.append("must not begin or end with a hyphen")
-    return [invalid_value(field, name, f) for f in out]
-
-
-def _validate_ports(spec: Json) -> list[Cause]:
-    out: list[Cause] = []
-    ports = spec.get("ports") or []
-    names: set[str] = set()
-    for at, port in enumerate(ports):
-        field = f"spec.ports[{at}]"
-        name = port.get("name", "")
-        if len(ports) > 1 and not name:
-            out.append(required(f"{field}.name"))
-        elif name:
-            out += [invalid_value(f"{field}.name", name, f) for f in label_faults(name)]
-            if name in names:
-                out.append(duplicate(f"{field}.name", name))
-            names.add(name)
-        out += port_number_faults(f"{field}.port", port["port"])
-        if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
-            out.append(unsupported(f"{field}.protocol", port["protocol"], ("SCTP", "TCP", "UDP")))
-        target = port["targetPort"]
-        out += (
-            port_name_faults(f"{field}.targetPort", target)
-            if isinstance(target, str)
-            else port_number_faults(f"{field}.targetPort", target)
-        )
-        if port.get("appProtocol") is not None:
-            out += [
-                invalid_value(f"{field}.appProtocol", port["appProtocol"], f) for f in qualified_faults(port["appProtocol"])
-            ]
+def _form(_field: str, spec: Json, _new: Json, _old: Json | None) -> list[Cause]:
+    """What the type of a Service, and being headless, demand and forbid."""
+    kind, addresses = spec.get("type"), spec.get("clusterIPs") or []
+    headless = addresses[:1] == ["None"]
+    if kind == "ExternalName":
+        out = [forbidden("spec.clusterIPs", "may not be set when `type` is 'ExternalName'")] if addresses else []
+        name = spec.get("externalName", "").removesuffix(".")
+        if not name:
+            return [*out, required("spec.externalName")]
+        return out + [invalid_value("spec.externalName", name, f) for f in subdomain_faults(name)]
+    out = [] if spec.get("ports") or headless else [required("spec.ports")]
+    if headless and kind in {"LoadBalancer", "NodePort"}:
+        out.append(invalid_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"))
     return out
 
 
-def validate(service: Json, old: Json | None) -> list[Cause]:
-    """Faults of a Service, in the server's order."""
-    spec = service["spec"]
-    kind = spec.get("type")
-    addresses = spec.get("clusterIPs") or []
-    headless = bool(addresses) and addresses[0] == "None"
+def _port(field: str, port: Json, new: Json, old: Json | None) -> list[Cause]:
+    if not port.get("name"):
+        out = [required(f"{field}.name")] if len(new["spec"]["ports"]) > 1 else []
+    else:
+        out = [invalid_value(f"{field}.name", port["name"], f) for f in label_faults(port["name"])]
+    target = port["targetPort"]
+    named = said_by(_port_name_faults) if isinstance(target, str) else PORT
+    return [
+        *out, *PORT(f"{field}.port", port["port"], new, old), *_PROTOCOL(f"{field}.protocol", port["protocol"], new, old),
+        *named(f"{field}.targetPort", target, new, old),
+        *said_by(qualified_faults)(f"{field}.appProtocol", port.get("appProtocol"), new, old),
+    ]  # fmt: skip
+
+
+def _ports_together(field: str, ports: list[Json] | None, new: Json, _old: Json | None) -> list[Cause]:
     out: list[Cause] = []
-    if not spec.get("ports") and not headless and kind != "ExternalName":
-        out.append(required("spec.ports"))
-    if headless and kind in {"LoadBalancer", "NodePort"}:
-        out.append(invalid_value("spec.clusterIPs[0]", "None", f"may not be set to 'None' for {kind} services"))
-    if kind == "ExternalName":
-        if addresses:
-            out.append(forbidden("spec.clusterIPs", "may not be set when `type` is 'ExternalName'"))
-        name = spec.get("externalName", "").removesuffix(".")
-        if name:
-            out += [invalid_value("spec.externalName", name, f) for f in subdomain_faults(name)]
-        else:
-            out.append(required("spec.externalName"))
-    out += _validate_ports(spec)
-    out += label_causes(spec.get("selector") or {}, "spec.selector")
-    if spec["sessionAffinity"] not in {"ClientIP", "None"}:
-        out.append(unsupported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
-    elif spec["sessionAffinity"] == "ClientIP":
-        seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"]
-        if not 0 < seconds <= 86400:
-            field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
-            out.append(invalid_value(field, seconds, "must be greater than 0 and less than 86400"))
-    for at, address in enumerate(spec.get("externalIPs") or []):
-        out += _external_ip_faults(f"spec.externalIPs[{at}]", address)
-    if kind not in _TYPES:
-        out.append(unsupported("spec.type", kind, _TYPES))
     seen = set()
-    for at, port in enumerate(spec.get("ports") or []):
+    for at, port in enumerate(ports or []):
         key = (port["protocol"], port["port"])
         if key in seen:
             shown = (
                 f'core.ServicePort{{Name:"", Protocol:"{port["protocol"]}", AppProtocol:(*string)(nil), Port:{port["port"]}, '
                 'TargetPort:intstr.IntOrString{Type:0, IntVal:0, StrVal:""}, NodePort:0}'
             )
-            out.append(raw_duplicate(f"spec.ports[{at}]", shown))
+            out.append(raw_duplicate(f"{field}[{at}]", shown))
         seen.add(key)
-        if kind == "ClusterIP" and port.get("nodePort"):
-            out.append(forbidden(f"spec.ports[{at}].nodePort", "may not be used when `type` is 'ClusterIP'"))
-    out += _validate_balancer(spec, kind)
-    if spec.get("internalTrafficPolicy") not in {None, "Cluster", "Local"}:
-        out.append(unsupported("spec.internalTrafficPolicy", spec["internalTrafficPolicy"], ("Cluster", "Local")))
-    if spec.get("trafficDistribution") not in {None, "PreferClose"}:
-        out.append(unsupported("spec.trafficDistribution", spec["trafficDistribution"], ("PreferClose",)))
-    out += _validate_external_policy(spec)
-    if old is not None:
-        out += _validate_update(spec, old["spec"])
-    return out + validate_status(service)
+        if new["spec"].get("type") == "ClusterIP" and port.get("nodePort"):
+            out.append(forbidden(f"{field}[{at}].nodePort", "may not be used when `type` is 'ClusterIP'"))
+    return out
 
 
-def _external_ip_faults(field: str, address: str) -> list[Cause]:
+def _external_ip_faults(address: str) -> list[str]:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return [invalid_value(field, address, _IP_DETAIL)]
+        return [IP_DETAIL]
     rules = (
         (parsed.is_unspecified, f"may not be unspecified ({parsed})"),
         (parsed.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
         (parsed.is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
     )
-    return [invalid_value(field, address, detail) for broken, detail in rules if broken]
+    return [detail for broken, detail in rules if broken]
 
 
-def _validate_balancer(spec: Json, kind: Any) -> list[Cause]:
-    out: list[Cause] = []
-    only = "may only be used when `type` is 'LoadBalancer'"
-    if spec.get("loadBalancerSourceRanges"):
-        if kind != "LoadBalancer":
-            out.append(forbidden("spec.LoadBalancerSourceRanges", only))
-        for at, text in enumerate(spec["loadBalancerSourceRanges"]):
-            try:
-                ipaddress.ip_network(text.strip(), strict=False)
-            except ValueError:
-                detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-                out.append(invalid_value(f"spec.LoadBalancerSourceRanges[{at}]", text, detail))
-    if spec.get("allocateLoadBalancerNodePorts") is not None and kind != "LoadBalancer":
-        out.append(forbidden("spec.allocateLoadBalancerNodePorts", only))
-    name = spec.get("loadBalancerClass")
-    if name is not None:
-        if kind != "LoadBalancer":
-            out.append(forbidden("spec.loadBalancerClass", only))
-        else:
-            out += [invalid_value("spec.loadBalancerClass", name, f) for f in qualified_faults(name)]
-    return out
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError:
+        return False
+    return True
 
 
-def _validate_external_policy(spec: Json) -> list[Cause]:
-    out = []
-    policy = spec.get("externalTrafficPolicy")
-    if policy and not _external(spec):
-        out.append(invalid_value("spec.externalTrafficPolicy", policy, "may only be set for externally-accessible services"))
-    elif policy not in {None, "Cluster", "Local"}:
-        out.append(unsupported("spec.externalTrafficPolicy", policy, ("Cluster", "Local")))
-    number = spec.get("healthCheckNodePort")
-    if number and not _needs_health_port(spec):
-        detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
-        out.append(invalid_value("spec.healthCheckNodePort", number, detail))
-    return out
+def _balancer_only(field: str, value: Any, new: Json, _old: Json | None) -> list[Cause]:
+    misplaced = value not in (None, []) and new["spec"].get("type") != "LoadBalancer"
+    return [forbidden(field, "may only be used when `type` is 'LoadBalancer'")] if misplaced else []
 
 
-def _validate_update(spec: Json, was: Json) -> list[Cause]:
-    out: list[Cause] = []
-    new, old = spec.get("clusterIPs") or [], was.get("clusterIPs") or []
-    if new and old and new[0] != old[0] and "ExternalName" not in {spec["type"], was["type"]}:
-        shown = "[]string{" + ", ".join(f'"{a}"' for a in new) + "}"
+def _external_only(field: str, value: Any, new: Json, _old: Json | None) -> list[Cause]:
+    misplaced = value and not _external(new["spec"])
+    return [invalid_value(field, value, "may only be set for externally-accessible services")] if misplaced else []
+
+
+def _local_only(field: str, value: Any, new: Json, _old: Json | None) -> list[Cause]:
+    detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+    return [invalid_value(field, value, detail)] if value and not _needs_health_port(new["spec"]) else []
+
+
+def _unchanged(_field: str, spec: Json, _new: Json, old: Json | None) -> list[Cause]:
+    """What an update may not change."""
+    if old is None:
+        return []
+    was, out = old["spec"], list[Cause]()
+    now, before = spec.get("clusterIPs") or [], was.get("clusterIPs") or []
+    if now and before and now[0] != before[0] and "ExternalName" not in {spec["type"], was["type"]}:
+        shown = "[]string{" + ", ".join(f'"{a}"' for a in now) + "}"
         out.append(raw_invalid("spec.clusterIPs[0]", shown, "may not change once set"))
     if spec["type"] == was["type"] == "LoadBalancer" and spec.get("loadBalancerClass") != was.get("loadBalancerClass"):
         out.append(invalid_value("spec.loadBalancerClass", spec.get("loadBalancerClass"), "may not change once set"))
-    if (
-        _needs_health_port(spec)
-        and _needs_health_port(was)
-        and spec.get("healthCheckNodePort") != was.get("healthCheckNodePort")
-    ):
+    number, held = spec.get("healthCheckNodePort"), was.get("healthCheckNodePort")
+    if _needs_health_port(spec) and _needs_health_port(was) and number != held:
         out.append(forbidden("spec.healthCheckNodePort", "field is immutable"))
     return out
 
 
-def validate_status(service: Json) -> list[Cause]:
-    """Faults of status.loadBalancer."""
+def _ingress_entry(field: str, entry: Json, _new: Json, _old: Json | None) -> list[Cause]:
     out: list[Cause] = []
-    ingress = service["status"]["loadBalancer"].get("ingress") or []
-    if ingress and service["spec"].get("type") != "LoadBalancer":
-        return [forbidden("status.loadBalancer.ingress", "may only be used when `spec.type` is 'LoadBalancer'")]
-    for at, entry in enumerate(ingress):
-        field = f"status.loadBalancer.ingress[{at}]"
-        if entry.get("ip") and _family(entry["ip"]) is None:
-            out.append(invalid_value(f"{field}.ip", entry["ip"], _IP_DETAIL))
-        mode = entry.get("ipMode")
-        if entry.get("ip") and mode is None:
-            out.append(required(f"{field}.ipMode", "must be specified when `ip` is set"))
-        elif not entry.get("ip") and mode is not None:
-            out.append(forbidden(f"{field}.ipMode", "may not be specified when `ip` is not set"))
-        elif mode is not None and mode not in {"VIP", "Proxy"}:
-            out.append(unsupported(f"{field}.ipMode", mode, ("Proxy", "VIP")))
-        if entry.get("hostname"):
-            out += [invalid_value(f"{field}.hostname", entry["hostname"], f) for f in subdomain_faults(entry["hostname"])]
-            if _family(entry["hostname"]):
-                out.append(invalid_value(f"{field}.hostname", entry["hostname"], "must be a DNS name, not an IP address"))
+    address, mode, host = entry.get("ip"), entry.get("ipMode"), entry.get("hostname")
+    if address and _family(address) is None:
+        out.append(invalid_value(f"{field}.ip", address, IP_DETAIL))
+    if address and mode is None:
+        out.append(required(f"{field}.ipMode", "must be specified when `ip` is set"))
+    elif not address and mode is not None:
+        out.append(forbidden(f"{field}.ipMode", "may not be specified when `ip` is not set"))
+    elif mode not in {None, "VIP", "Proxy"}:
+        out.append(unsupported(f"{field}.ipMode", mode, ("Proxy", "VIP")))
+    if host:
+        out += [invalid_value(f"{field}.hostname", host, f) for f in subdomain_faults(host)]
+        if _family(host):
+            out.append(invalid_value(f"{field}.hostname", host, "must be a DNS name, not an IP address"))
     return out
+
+
+def _ingress(field: str, entries: Any, new: Json, old: Json | None) -> list[Cause]:
+    if entries and new["spec"].get("type") != "LoadBalancer":
+        return [forbidden(field, "may only be used when `spec.type` is 'LoadBalancer'")]
+    return [c for at, entry in enumerate(entries or []) for c in _ingress_entry(f"{field}[{at}]", entry, new, old)]
+
+
+_PROTOCOL = among("SCTP", "TCP", "UDP")
+STATUS_RULES: tuple[Rule, ...] = (("status.loadBalancer.ingress", _ingress),)
+RULES: tuple[Rule, ...] = (
+    ("spec", _form),
+    ("spec.ports[*]", _port),
+    ("spec.ports", unique("name")),
+    ("spec.selector", lambda field, value, _new, _old: label_causes(value or {}, field)),
+    ("spec.sessionAffinity", among("ClientIP", "None")),
+    (
+        "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+        holds(lambda v: 0 < v <= 86400, "must be greater than 0 and less than 86400"),
+    ),
+    ("spec.externalIPs[*]", said_by(_external_ip_faults)),
+    ("spec.type", among("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")),
+    ("spec.ports", _ports_together),
+    ("spec.loadBalancerSourceRanges as spec.LoadBalancerSourceRanges", _balancer_only),
+    (
+        "spec.loadBalancerSourceRanges[*] as spec.LoadBalancerSourceRanges",
+        holds(_is_network, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
+    ),
+    ("spec.allocateLoadBalancerNodePorts", _balancer_only),
+    ("spec.loadBalancerClass", _balancer_only, said_by(qualified_faults)),
+    ("spec.internalTrafficPolicy", among("Cluster", "Local")),
+    ("spec.trafficDistribution", among("PreferClose")),
+    ("spec.externalTrafficPolicy", _external_only, among("Cluster", "Local")),
+    ("spec.healthCheckNodePort", _local_only),
+    ("spec", _unchanged),
+    *STATUS_RULES,
+)
 
 
 def warnings(service: Json) -> list[str]:
     """What the server accepts and warns of."""
     address = service["spec"].get("loadBalancerIP")
     if service["spec"].get("type") == "LoadBalancer" and address and _family(address) is None:
-        return [
-            (
-                "spec.loadBalancerIP: IP address was accepted, but will be invalid in a future Kubernetes release: "
-                f'ParseAddr("{address}"): unable to parse IP'
-            )
-        ]
+        intro = "spec.loadBalancerIP: IP address was accepted, but will be invalid in a future Kubernetes release"
+        return [f'{intro}: ParseAddr("{address}"): unable to parse IP']
     return []

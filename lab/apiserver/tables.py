@@ -235,24 +235,6 @@ def _plain_created(o: Json, _now: datetime) -> list[Any]:
     return [o["metadata"]["name"], o["metadata"].get("creationTimestamp")]
 
 
-def _more(kind: str, *columns: tuple[str, str]) -> None:
-    """Columns of a kind that no recorded answer shows."""
-    COLUMNS[kind] = [_NAME, *(_column(n, t, "", 0, "") for n, t in columns), COLUMNS["ConfigMap"][-1]]
-
-
-_more("Endpoints", ("Endpoints", "string"))
-_more("ServiceAccount", ("Secrets", "string"))
-_more("IngressClass", ("Controller", "string"), ("Parameters", "string"))
-_more("RoleBinding", ("Role", "string"))
-_more("ClusterRoleBinding", ("Role", "string"))
-_more("ValidatingWebhookConfiguration", ("Webhooks", "integer"))
-_more("MutatingWebhookConfiguration", ("Webhooks", "integer"))
-_more("NetworkPolicy", ("Pod-Selector", "string"))
-COLUMNS["ReplicaSet"] = [
-    _NAME, *(_column(n, "integer", "", 0, "") for n in ("Desired", "Current", "Ready")), COLUMNS["ConfigMap"][-1],
-    *COLUMNS["Deployment"][-3:],
-]  # fmt: skip
-
 CELLS: dict[str, Cells] = {
     "Service": _service, "Node": _node, "Pod": _pod, "EndpointSlice": _slice, "Event": _event, "Deployment": _deployment,
     "DaemonSet": _daemon_set, "ReplicaSet": _replica_set, "Ingress": _ingress, "Endpoints": _endpoints,

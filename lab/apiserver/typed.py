@@ -94,7 +94,28 @@ def _load() -> tuple[dict[str, dict[str, FieldType]], dict[str, Json]]:
     return types, {owner: _schema(owner, members, atomic) for owner in raw}
 
 
+def _items(schema: Json) -> Json:
+    """The schema of what a list holds, or the schema itself."""
+    return _items(schema["items"]) if "items" in schema else schema
+
+
+def _defaulted(schemas: dict[str, Json]) -> dict[int, tuple[list[tuple[str, Any]], list[tuple[str, Json]]]]:
+    """For the members of every type that has or contains defaults: its own, and the members in which to go on."""
+    owners = {id(s["properties"]): s["properties"] for s in schemas.values()}
+    own = {key: [(n, s["default"]) for n, s in members.items() if "default" in s] for key, members in owners.items()}
+    found = {key for key, defaults in own.items() if defaults}
+    while True:
+        below = {
+            k: [(n, i) for n, s in m.items() if id((i := _items(s)).get("properties")) in found] for k, m in owners.items()
+        }
+        more = {key for key, members in below.items() if members or own[key]}
+        if more == found:
+            return {key: (own[key], below[key]) for key in found}
+        found = more
+
+
 TYPES, SCHEMAS = _load()
+_DEFAULTED = _defaulted(SCHEMAS)
 _ALWAYS = {o: tuple((n, f) for n, f in fields.items() if f.emit == "always") for o, fields in TYPES.items()}
 
 
@@ -244,3 +265,22 @@ def decode(document: Json, type_name: str, unknown: list[str], *, path: str = ""
 
     """
     return _struct(document, type_name, path, unknown)
+
+
+def fill(document: Any, type_name: str) -> None:
+    """The defaults of a type and of what is in it, in place."""
+    _fill(document, SCHEMAS[type_name])
+
+
+def _fill(value: Any, schema: Json) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _fill(item, schema)
+    elif isinstance(value, dict):
+        own, below = _DEFAULTED.get(id(schema["properties"]), ((), ()))
+        for name, default in own:
+            if name not in value:
+                value[name] = {} if default == {} else default
+        for name, inner in below:
+            if name in value:
+                _fill(value[name], inner)

@@ -129,23 +129,30 @@ def test_a_second_lab_in_the_same_place_is_refused_and_the_first_lives_on(lab: L
     assert all(node["ready"] for node in lab.status()["nodes"].values())
 
 
-def test_a_killed_lab_leaves_no_process_and_the_next_one_clears_the_rest(small: Lab) -> None:
+def test_a_killed_lab_is_cleared_by_its_guardian_and_the_next_one_starts_from_nothing(small: Lab) -> None:
     small.user.apply_documents([a_deployment()])
     eventually(lambda: ready_pods(small, "web"), "nginx is ready")
     state = small.paths.read_state()
     assert state is not None
     os.kill(state.pid, signal.SIGKILL)
-    eventually(lambda: not [left for left in what_is_left(small.paths) if left.startswith("process")], "no process is left")
-    assert netns.existing(state.lab_id)  # They have no life of their own.
-    assert "no lab is up" in small.command("status", status=1)
     small.command("up", "--nodes", "1")
     assert small.status()["pods"] == []
-
-
-def test_down_clears_what_a_killed_lab_left_and_may_be_repeated(small: Lab) -> None:
     state = small.paths.read_state()
     assert state is not None
     os.kill(state.pid, signal.SIGKILL)
+    eventually(lambda: what_is_left(small.paths) == [], "nothing is left, though nobody asked for it")
+    assert "no lab is up" in small.command("status", status=1)
+
+
+def test_down_clears_what_a_lab_left_that_was_killed_with_its_guardian_and_may_be_repeated(small: Lab) -> None:
+    state = small.paths.read_state()
+    assert state is not None
+    os.kill(state.guardian, signal.SIGSTOP)  # It must not see the end of the other.
+    os.kill(state.pid, signal.SIGKILL)
+    os.kill(state.guardian, signal.SIGKILL)
+    eventually(lambda: not [left for left in what_is_left(small.paths) if left.startswith("process")], "no process is left")
+    assert netns.existing(state.lab_id)
+    assert "no lab is up" in small.command("status", status=1)
     small.command("down")
     assert what_is_left(small.paths) == []
     assert "nothing was up" in small.command("down")

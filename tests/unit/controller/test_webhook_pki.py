@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from controller.certificates import definition_trusting, host_name, validators_trusting
-from controller.webhook_pki import Pair, Renewal, from_data, renewal, renewed
+from controller.webhook_pki import Pair, Renewal, authority, from_data, renewal, renewed, trusted_beside
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOST = host_name("metallb-webhook-service", "metallb-system")
@@ -24,16 +24,16 @@ def days(number: float) -> datetime:
 
 
 def test_certificates_have_the_names_and_lifetimes_that_existing_clusters_have(pair: Pair) -> None:
-    (authority,) = x509.load_pem_x509_certificates(pair.ca)
+    (issuer,) = x509.load_pem_x509_certificates(pair.ca)
     (server,) = x509.load_pem_x509_certificates(pair.certificate)
-    assert authority.subject.rfc4514_string() == "O=metallb,CN=cert"
+    assert issuer.subject.rfc4514_string() == "O=metallb,CN=cert"
     assert server.subject.rfc4514_string() == "CN=metallb-webhook-service.metallb-system.svc"
     names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["metallb-webhook-service.metallb-system.svc"]
-    assert authority.not_valid_after_utc == days(3650)
+    assert issuer.not_valid_after_utc == days(3650)
     assert server.not_valid_after_utc == days(365)
-    assert authority.not_valid_before_utc == server.not_valid_before_utc == NOW - timedelta(hours=1)
-    assert authority.public_key().key_size == 2048  # type: ignore[union-attr]  # It is an RSA key.
+    assert issuer.not_valid_before_utc == server.not_valid_before_utc == NOW - timedelta(hours=1)
+    assert issuer.public_key().key_size == 2048  # type: ignore[union-attr]  # It is an RSA key.
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,14 @@ def test_a_renewed_authority_leaves_the_old_one_trusted_and_no_older_one(pair: P
     late = renewed(pair, Renewal.BOTH, HOST, days(3651))
     assert len(x509.load_pem_x509_certificates(late.ca)) == 1
     assert len(x509.load_pem_x509_certificates(renewed(replace(pair, ca=b"x"), Renewal.BOTH, HOST, NOW).ca)) == 1
+
+
+def test_while_either_of_two_certificates_may_be_shown_both_authorities_are_trusted(pair: Pair) -> None:
+    stranger = renewed(None, Renewal.BOTH, HOST, NOW)
+    assert trusted_beside(stranger, pair) == stranger.ca + authority(pair)
+    successor = renewed(pair, Renewal.BOTH, HOST, NOW)
+    assert trusted_beside(successor, pair) == successor.ca
+    assert trusted_beside(renewed(pair, Renewal.SERVER, HOST, NOW), pair) == pair.ca
 
 
 def test_a_secret_has_all_four_parts_or_none(pair: Pair) -> None:

@@ -34,7 +34,7 @@ def test_the_state_directory_is_the_given_one_or_the_variables_or_the_clones(
 
 def test_one_directory_has_one_lab(where: Paths) -> None:
     with where.lock():
-        where.state.write_bytes(b'{"lab_id":"labx","pid":42,"nodes":3,"network":"192.168.20.0/24"}')
+        where.state.write_bytes(b'{"lab_id":"labx","pid":42,"guardian":41,"nodes":3,"network":"192.168.20.0/24"}')
         with (
             pytest.raises(LabError, match=r"already up in .* \(supervisor process 42\); .* -m lab down ends it"),
             where.lock(),
@@ -49,8 +49,8 @@ def test_what_a_supervisor_left_is_read_back_and_garbage_is_not(where: Paths) ->
     assert where.read_state() is None
     where.state.write_bytes(b"{")
     assert where.read_state() is None
-    where.state.write_bytes(b'{"lab_id":"labx","pid":42,"nodes":3,"network":"192.168.20.0/24"}')
-    assert where.read_state() == State(lab_id="labx", pid=42, nodes=3, network="192.168.20.0/24")
+    where.state.write_bytes(b'{"lab_id":"labx","pid":42,"guardian":41,"nodes":3,"network":"192.168.20.0/24"}')
+    assert where.read_state() == State(lab_id="labx", pid=42, guardian=41, nodes=3, network="192.168.20.0/24")
 
 
 def test_without_root_a_lab_says_what_to_do(
@@ -68,7 +68,7 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda program, **_: None if program == "nft" else "/somewhere")
     with pytest.raises(MissingError, match="needs nft; apt-get install nftables brings it"):
-        lifecycle.check_machine()
+        lifecycle.check_machine("lab123456")
 
 
 @pytest.mark.parametrize("words", [["status"], ["kubeconfig"], ["kill", "n1"], ["exec", "n1", "--", "true"], ["api", "stop"]])
