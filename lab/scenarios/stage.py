@@ -11,13 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
-import msgspec
-
 from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
-from lab import control, daemons, lifecycle
+from lab import control, daemons, lifecycle, timeline
 from lab.client_machine import ClientMachine, on_client
 from lab.faults import AnyFault
 from lab.paths import LabError, Paths
@@ -220,12 +218,7 @@ class Stage:
 
 def read_log(file: Path) -> Iterator[LogLine]:
     """The lines of a log that are JSON objects with a time."""
-    for text in file.read_bytes().splitlines():
-        try:
-            facts = msgspec.json.decode(text)
-            yield LogLine(facts["mono"], facts["msg"], facts)
-        except (msgspec.DecodeError, KeyError, TypeError):
-            continue
+    return (LogLine(facts["mono"], facts["msg"], facts) for facts in timeline.lines(file))
 
 
 async def until(found: Callable[[], T | None], *, limit_s: float, what: str, logs: Path) -> T:

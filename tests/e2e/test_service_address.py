@@ -42,7 +42,7 @@ async def a_stage(lab: Lab, *services: str) -> AsyncIterator[Stage]:
             yield stage
         finally:
             stage.client.rest()
-            lab.command("api", "start")
+            lab.command("heal")
             for name in await addresses(stage):
                 await stage.delete_service(name)
 
@@ -336,8 +336,9 @@ def _restore(lab: Lab, node: str) -> None:
 # Scenarios and the demo, as a user runs them
 
 
-def test_a_dead_nodes_address_answers_again_within_ten_seconds(lab: Lab) -> None:
-    printed = lab.command("run", "node_death", "--runs", "2", "-o", "json")
+def test_a_dead_nodes_address_answers_again_within_ten_seconds(lab: Lab, tmp_path: Path) -> None:
+    drawn = tmp_path / "death.svg"
+    printed = lab.command("run", "node_death", "--runs", "2", "-o", "json", "--picture", str(drawn))
     runs = [json.loads(line) for line in printed.splitlines()]
     assert len(runs) == 2
     for run in runs:
@@ -347,11 +348,14 @@ def test_a_dead_nodes_address_answers_again_within_ten_seconds(lab: Lab) -> None
         assert order == sorted(order)
         assert run["declared_dead"] <= run["first_garp"]
         assert run["neighbour_updated"] is not None
+    picture = drawn.read_text(encoding="utf-8")
+    assert all(words in picture for words in ("cable pulled", "member_dead", "address_announced", "first good answer"))
 
 
 def test_the_first_answer_of_a_new_service_is_measured(lab: Lab) -> None:
     printed = lab.command("run", "first_service", "--runs", "3")
     assert re.search(r"^first_service: median \d+\.\d+ s, longest \d+\.\d+ s, runs 3$", printed, re.MULTILINE)
+    assert re.search(r"^ +\+0\.0 ms  client +client the Service is created$", printed, re.MULTILINE)
 
 
 def test_the_demo_shows_the_main_job_and_leaves_nothing() -> None:
