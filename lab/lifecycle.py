@@ -63,7 +63,7 @@ def check_machine(identity: str) -> None:
             raise MissingError(f"the lab needs {program}; apt-get install {package} brings it")
 
 
-def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> None:
+def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None, proxy_mode: str = topology.NFTABLES) -> None:
     """Bring a lab up in the background and return when it is ready.
 
     Raises:
@@ -81,7 +81,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         shutil.rmtree(where.logs, ignore_errors=True)
         where.logs.mkdir(parents=True)
     # setsid --fork: the supervisor is nobody's child, so that nobody has to wait for it.
-    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
+    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise"]
+    command += ["--nodes", str(nodes), "--proxy-mode", proxy_mode]
     if network is not None:
         command += ["--net", str(network)]
     with where.supervisor_log.open("ab") as log:
