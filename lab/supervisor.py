@@ -168,6 +168,8 @@ class Supervisor:
     def _write_state(self) -> None:
         for directory in (self._paths.logs, self._paths.api, self._paths.pods):
             directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self._paths.api, self._paths.pods):  # Tokens, keys and Secrets; Pods see their own all the same.
+            directory.chmod(0o700)
         state = State(
             lab_id=self._topology.lab_id,
             pid=os.getpid(),
@@ -182,7 +184,9 @@ class Supervisor:
         assert ready is not None
         await self._register(client)
         mirror = Mirror(client)
-        places = Places(self._topology, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes())
+        places = Places(
+            self._topology, self._paths.root, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes()
+        )
         self._kubelets = {node.name: Kubelet(node, places, client) for node in self._topology.nodes}
         self._faults = Injector(
             self._topology,
