@@ -7,7 +7,9 @@ Nothing is decided before every reflector has its first complete list. It owns t
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -25,6 +27,7 @@ from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner
 from controller.pool_status import PoolStatuses
 from controller.reason import Notice
+from controller.remembered import RememberedAddresses
 from controller.world import Service
 from kube.client import KubeClient
 from kube.errors import KubeError
@@ -49,12 +52,15 @@ class Reconciler:
         leads: Callable[[], bool] = lambda: True,
         pod_name: str = "",
         bgp_type: str = NATIVE,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.tally = Tally()
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
         self.pool_statuses = PoolStatuses(client, stores, lambda: self.planner.ledger, log, namespace=namespace)
         self.states = ConfigurationStates(client, log, namespace=namespace, pod_name=pod_name)
+        self.remembered = RememberedAddresses(client, lambda: self.planner.memory, log, namespace=namespace)
+        self._clock = clock
         self._bgp_type = bgp_type
         self._stores = stores
         self._recorder = recorder
@@ -75,9 +81,18 @@ class Reconciler:
         self._anew = True
         self._stores.dirty.set()
         while True:
-            await self._stores.dirty.wait()
+            await self._until_due()
             self._stores.dirty.clear()
             self.reconcile()
+
+    async def _until_due(self) -> None:
+        """Until something changed, or the time is over for which an address is kept back."""
+        at = self.planner.memory.wake_at() if self._may_act() else None
+        try:
+            async with asyncio.timeout(None if at is None else max(0.0, at - self._clock())):
+                await self._stores.dirty.wait()
+        except TimeoutError:
+            pass
 
     def stand_by(self) -> None:
         """Decide and write nothing from now on: another process leads. The stores stay warm."""
@@ -89,6 +104,7 @@ class Reconciler:
         self.writer.abandon()
         self.pool_statuses.stand_by()
         self.states.stand_by()
+        self.remembered.stand_by()
 
     def take_over(self) -> None:
         """Decide and write from now on; everything is looked at anew."""
@@ -114,7 +130,10 @@ class Reconciler:
             changed |= self._stores.services.snapshot().keys() | self.planner.services.keys()
         moved = self._moved_on(changed)
         services = {ServiceKey(key): self._stores.service(key) for key in changed}
-        self._conclude(self.planner.handle(Change(services=services, config=config, quotas=quotas)))
+        memory = self.remembered.loaded
+        change = Change(services=services, config=config, quotas=quotas, memory=memory, now=self._clock())
+        self._conclude(self.planner.handle(change))
+        self.remembered.taken_in()
         for key, version in moved.items():
             self._conclude(self.planner.refresh(key, version))
         for key in services.keys() - self.planner.services.keys():
@@ -184,6 +203,7 @@ class Reconciler:
                 self.writer.request(service.key)
             elif unfinished := self._unfinished.pop(service.key, None):
                 self._finish_unanswered(service, unfinished)
+        self.remembered.look(self.planner.memory.take_changed())
 
     def _write_unblocked(self) -> None:
         for key in self.planner.take_unblocked():
@@ -208,8 +228,9 @@ class Reconciler:
         if lost and decision.outcome is not Outcome.IGNORED:
             self._log.info("address_released", ips=lost, **facts)
         if decision.complaint is not None and decision.complaint != before:
-            self._log.warning("address_refused", **facts)
-        elif decision.outcome is Outcome.ASSIGNED:
+            said = "address_refused" if decision.outcome is Outcome.REFUSED else "request_not_served"
+            self._log.warning(said, complaint=decision.complaint.note, **facts)
+        if decision.outcome is Outcome.ASSIGNED:
             ips = [str(address) for address in decision.recorded.addresses]
             self._log.info("address_assigned", ips=ips, pool=decision.recorded.pool, **facts)
 
@@ -333,10 +354,16 @@ class Reconciler:
                     if one.outcome is not Outcome.IGNORED or planner.services[key].load_balancer
                 },
                 "waiting": planner.waiting,
+                "kept_for_deleted": {
+                    key: {"addresses": [str(address) for address in one.addresses], "for_s": round(until - self._clock(), 1)}
+                    for key, one in sorted(planner.memory.deleted())
+                    if (until := one.until) is not None
+                },
             },
             "problems": [as_json(problem) for problem in self._compiled.problems],
             "pending_writes": {**self._blocked(), **self.writer.pending()},
             "pending_pool_statuses": self.pool_statuses.pending,
+            "pending_remembered": self.remembered.pending,
         }
 
 

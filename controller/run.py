@@ -39,7 +39,7 @@ COMPONENT: Final = "metallb-controller"
 LEASE: Final = "metallb-py-controller"
 Part = Callable[[], Awaitable[None]]
 
-FINISHING: Final = frozenset({"status-writer", "events"})
+FINISHING: Final = frozenset({"status-writer", "events", "remembered-addresses"})
 """What goes on for a moment when the process has to end."""
 FINISH_STEP_S: Final = 0.02
 FINISH_S: Final = 1.0
@@ -138,6 +138,7 @@ async def _finish(reconciler: Reconciler, recorder: EventRecorder) -> None:
     try:
         async with asyncio.timeout(FINISH_S):
             await reconciler.writer.idle()
+            await reconciler.remembered.idle()
             while len(recorder.correlator):  # noqa: ASYNC110 - the recorder tells nobody when its queue is empty
                 await asyncio.sleep(FINISH_STEP_S)
     except TimeoutError:
@@ -197,6 +198,7 @@ def _parts(
     yield "reconcile", reconciler.run
     yield "status-writer", reconciler.writer.run
     yield "pool-statuses", reconciler.pool_statuses.run
+    yield "remembered-addresses", reconciler.remembered.run
     yield "lease", leadership.run
     yield "leading", _leading(leadership, services, reconciler)
     yield "services", _after_first_try(leadership, services)
@@ -217,6 +219,7 @@ def _leading(leadership: Leadership, services: Reflector[Service], reconciler: R
             await leadership.until_leading()
             if not leadership.without_lease:
                 await services.listed_since(leadership.since)
+            await reconciler.remembered.load()
             reconciler.take_over()
             await leadership.until_lost()
             reconciler.stand_by()

@@ -661,7 +661,7 @@ class TestQuota:
         refused = made.decisions[ServiceKey("default/b")]
         assert (refused.reason, refused.detail) == (
             Reason.NAMESPACE_QUOTA,
-            'namespace "default" holds 1 addresses and may have 1 (annotation lb.metallb-py.io/max-addresses)',
+            'namespace "default" may have 1 addresses and would have more (annotation lb.metallb-py.io/max-addresses)',
         )
 
     def test_an_address_given_up_counts_no_more(self) -> None:
