@@ -19,7 +19,10 @@ LEAST_SAMPLES: Final = 8
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process of the product held at a moment. `name` is Pod and container, `pid` tells its lives apart."""
+    """What a process of the product held at a moment. `name` is Pod and container, `pid` tells its lives apart.
+
+    `tasks` are asyncio's, as the process itself counts them; None when it did not answer.
+    """
 
     at: float
     name: str
@@ -27,6 +30,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     rss_kib: int
     descriptors: int
     threads: int
+    tasks: int | None = None
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +39,7 @@ class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     rss_kib: int = 10 * 1024
     descriptors: int = 10
     threads: int = 4
+    tasks: int = 20
 
 
 def claims(frames: Iterable[Frame], addresses: frozenset[str]) -> dict[str, list[tuple[float, str]]]:
@@ -109,13 +114,13 @@ def growth(samples: Iterable[Sample], allowed: Allowed) -> list[str]:
         lives[sample.name, sample.pid].append(sample)
     found = []
     for (name, pid), life in sorted(lives.items()):
-        quarter = len(life) // 4
-        if len(life) < LEAST_SAMPLES:
-            continue
-        early, late = life[quarter : 2 * quarter], life[-quarter:]
-        for what in ("rss_kib", "descriptors", "threads"):
-            was = statistics.median(getattr(sample, what) for sample in early)
-            now = statistics.median(getattr(sample, what) for sample in late)
+        for what in ("rss_kib", "descriptors", "threads", "tasks"):
+            series = [value for sample in life if (value := getattr(sample, what)) is not None]
+            quarter = len(series) // 4
+            if len(series) < LEAST_SAMPLES:
+                continue
+            was = statistics.median(series[quarter : 2 * quarter])
+            now = statistics.median(series[-quarter:])
             if now - was > getattr(allowed, what):
                 found.append(f"{name} (process {pid}): {what} grew from {was:g} to {now:g}")
     return found

@@ -135,3 +135,17 @@ def test_down_clears_what_is_left_when_everything_was_killed_at_once(doomed: Lab
     assert netns.existing(lab_id(doomed.paths.root))
     doomed.command("down")
     assert left(doomed) == []
+
+
+def test_an_up_that_is_killed_leaves_a_lab_that_down_takes_away(doomed: Lab) -> None:
+    """`up` is only a messenger: the lab it started goes on, or was never begun."""
+    for seen in ("lock", "state.json"):
+        words = [sys.executable, "-m", "lab", "--state", str(doomed.paths.root), "up", "--nodes", "1"]
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + LIMIT_S
+            while not (doomed.paths.root / seen).exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            process.kill()
+        doomed.command("down")
+        assert left(doomed) == []

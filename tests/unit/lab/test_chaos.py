@@ -134,7 +134,13 @@ def test_an_address_that_changed_or_went_is_lost() -> None:
 def samples(name: str = "speaker", pid: int = 1, *, rss: float = 0, descriptors: float = 0, count: int = 20) -> list[Sample]:
     return [
         Sample(
-            at=float(at), name=name, pid=pid, rss_kib=90_000 + int(rss * at), descriptors=20 + int(descriptors * at), threads=2
+            at=float(at),
+            name=name,
+            pid=pid,
+            rss_kib=90_000 + int(rss * at),
+            descriptors=20 + int(descriptors * at),
+            threads=2,
+            tasks=[30, None][at % 2],
         )
         for at in range(count)
     ]
