@@ -40,8 +40,8 @@ class Api(Protocol):
     async def stop(self) -> None:
         """Kill it and keep it away."""
 
-    def allow(self) -> None:
-        """Let it come back."""
+    async def allow(self) -> None:
+        """Let it come back, and wait until it has."""
 
 
 class Injector:
@@ -132,7 +132,7 @@ class Injector:
                     case Freeze(node):
                         self._kubelets[node].thaw()
                     case ApiStop():
-                        self._api.allow()
+                        await self._api.allow()
                 if isinstance(each, Kill | Freeze | LinkDown):
                     await self._revived(each.node)
                 log.info("fault_healed", fault=str(each))
