@@ -34,7 +34,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a process may grow between the second and the last quarter of its life."""
+    """How much more a process may hold at the end of its life than it ever did in the first half."""
 
     rss_kib: int = 10 * 1024
     descriptors: int = 10
@@ -108,7 +108,10 @@ def lost_addresses(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequ
 
 
 def growth(samples: Iterable[Sample], allowed: Allowed) -> list[str]:
-    """No process that lived long enough to tell grows: medians of its second and its last quarter are compared."""
+    """No process that lived long enough to tell grows: in the last quarter it holds no more than at most in the first half.
+
+    The most, because a fault makes a process hold less for a while: without an API server there are no connections to it.
+    """
     lives: dict[tuple[str, int], list[Sample]] = defaultdict(list)
     for sample in samples:
         lives[sample.name, sample.pid].append(sample)
@@ -116,11 +119,10 @@ def growth(samples: Iterable[Sample], allowed: Allowed) -> list[str]:
     for (name, pid), life in sorted(lives.items()):
         for what in ("rss_kib", "descriptors", "threads", "tasks"):
             series = [value for sample in life if (value := getattr(sample, what)) is not None]
-            quarter = len(series) // 4
             if len(series) < LEAST_SAMPLES:
                 continue
-            was = statistics.median(series[quarter : 2 * quarter])
-            now = statistics.median(series[-quarter:])
+            was = max(series[: len(series) // 2])
+            now = statistics.median(series[-(len(series) // 4) :])
             if now - was > getattr(allowed, what):
                 found.append(f"{name} (process {pid}): {what} grew from {was:g} to {now:g}")
     return found
