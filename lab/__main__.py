@@ -65,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     supervise = verb("supervise", _supervise, "be the lab, in the foreground (up starts this)", "supervise")
     for each in (up, supervise):
         each.add_argument("--nodes", type=int, default=3, metavar="N", help="how many nodes (default 3)")
+        each.add_argument(
+            "--api",
+            choices=("lab", "real"),
+            default="lab",
+            help="the lab's API server, or the etcd and kube-apiserver in $KUBEBUILDER_ASSETS",
+        )
         each.add_argument("--net", type=_network, metavar="CIDR", help="network of the switch (default 192.168.20.0/24)")
     verb("down", _down, "take the lab away, also what a killed one left", "down")
     status = verb("status", _status, "what is up", "status -o json")
@@ -179,7 +185,7 @@ def _network(text: str) -> IPv4Network:
 
 
 def _up(where: Paths, arguments: argparse.Namespace) -> int:
-    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net)
+    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net, api=arguments.api)
     plan = topology.plan(topology.lab_id(where.root), nodes=arguments.nodes, network=arguments.net)
     nodes = ", ".join(f"{node.name} {node.ip}" for node in plan.nodes)
     print(f"lab: ready: {nodes}; client {plan.client.ip}; control plane {plan.control_plane.ip}")
@@ -198,7 +204,7 @@ def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
     def supervise() -> int:
         from lab.supervisor import main as be_the_lab  # noqa: PLC0415 - Nor does the guardian need the cluster.
 
-        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net))
+        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net, api=arguments.api))
 
     return guarded(where, supervise)
 

@@ -27,7 +27,7 @@ from kube import resources
 from kube.auth import Credentials
 from kube.errors import AlreadyExists, KubeError
 from kube.objects import ObjectKey
-from lab import control, netns, processes, topology
+from lab import control, netns, processes, realapi, topology
 from lab.client import LabClient, micro_timestamp, timestamp
 from lab.images import CLONE
 from lab.injector import Injector
@@ -67,6 +67,7 @@ class ApiServer:
 
     paths: Paths
     topology: Topology
+    kind: str = "lab"  # or "real", see lab.realapi
     ready: ApiReady | None = None
     running: processes.Running | None = None
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,11 +86,15 @@ class ApiServer:
         scratch.mkdir(parents=True, exist_ok=True)
         listen = f"{self.topology.netns(cp.name)}={cp.ip}:{API_PORT}"
         argv = ["-m", "lab", "apiserver", "--listen", "127.0.0.1:0", "--listen-netns", listen, "--state", str(self.paths.api)]
+        env = _PYTHON
+        if self.kind == "real":
+            argv.append("--real")
+            env = _PYTHON | {realapi.ENVIRONMENT: os.environ.get(realapi.ENVIRONMENT, "")}
         log_file = self.paths.logs / "apiserver.log"
-        program = processes.Program((sys.executable, *argv), scratch, log_file, cwd=CLONE, env=_PYTHON, speaks=True)
+        program = processes.Program((sys.executable, *argv), scratch, log_file, cwd=CLONE, env=env, speaks=True)
         self.running = await processes.start(program)
         try:
-            async with asyncio.timeout(API_START_S):
+            async with asyncio.timeout(API_START_S if self.kind == "lab" else realapi.READY_S):
                 line = await self.running.line()
             self.ready = msgspec.json.decode(line, type=ApiReady)
             self.serves.set()
@@ -137,11 +142,11 @@ _PYTHON: Final = {"PYTHONUNBUFFERED": "1", "HOME": "/root"}
 class Supervisor:
     """One lab, from nothing to nothing. Use: `await Supervisor(paths, topology).run(on_ready)`."""
 
-    def __init__(self, paths: Paths, plan: Topology) -> None:
+    def __init__(self, paths: Paths, plan: Topology, *, api: str = "lab") -> None:
         self._paths = paths
         self._topology = plan
         self._ended = asyncio.Event()
-        self._api = ApiServer(paths, plan)
+        self._api = ApiServer(paths, plan, api)
         self._proxies = Proxies(plan)
         self._kubelets: dict[str, Kubelet] = {}
         self._faults: Injector
@@ -439,7 +444,7 @@ def _lease_body(node: Node) -> dict[str, Any]:
     }
 
 
-async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
+async def main(paths: Paths, *, nodes: int, network: IPv4Network | None, api: str = "lab") -> int:
     """Be the supervisor. The first line on standard output is `ready`, or why not; logs go to standard error."""
     telemetry_log.configure("info", component="lab", stream=sys.stderr.buffer)
     plan = topology.plan(topology.lab_id(paths.root), nodes=nodes, network=network)
@@ -452,7 +457,7 @@ async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
 
     try:
         with paths.lock():
-            await Supervisor(paths, plan).run(lambda: say("ready"))
+            await Supervisor(paths, plan, api=api).run(lambda: say("ready"))
     except (LabError, KubeError, OSError, NetlinkError, ExceptionGroup) as error:
         cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
         log.exception("lab_failed", error=str(cause))

@@ -7,13 +7,13 @@ server's texts for what cannot be read. Called by http.py for bodies and by api.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import msgspec
 import yaml
 import yaml.scanner
 
+from config import yaml_text
 from lab.apiserver import protobuf, structural, typed
 from lab.apiserver.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from lab.apiserver.resources import Resource
@@ -97,22 +97,6 @@ def _path_of(value: Any, key: str, path: str = "") -> str:
     return ""
 
 
-class _YamlLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]  # Built by condition.
-    """YAML 1.1 as Go's yaml reads it into JSON: timestamps stay text, keys become text."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    k: [(tag, regexp) for tag, regexp in v if tag != "tag:yaml.org,2002:timestamp"]
-    for k, v in _YamlLoader.yaml_implicit_resolvers.items()
-}
-for _letter in "yYnN":  # Go's library takes single letters for booleans, as YAML 1.1 says.
-    _YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:y|Y|n|N)$"), [_letter])
-_YamlLoader.add_constructor(
-    "tag:yaml.org,2002:bool",
-    lambda _, node: str(node.value).lower() in {"y", "yes", "true", "on"},
-)
-
-
 def parse_yaml(data: bytes) -> Any:
     """A YAML text as JSON values.
 
@@ -121,7 +105,7 @@ def parse_yaml(data: bytes) -> Any:
 
     """
     try:
-        value = yaml.load(data, Loader=_YamlLoader)  # noqa: S506  # A safe loader, with resolvers taken away.
+        value = yaml_text.load(data)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         # Go's library counts a scanner's lines from one and a parser's from zero.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.apiserver.testing import running_server
+from lab.apiserver.testing import own_server
 
 HERE = Path(__file__).parent / "apiserver"
 AT_ONCE = 6  # Most of a replay is waiting for watches to end.
@@ -31,7 +31,7 @@ FLOOR = {
 
 async def replay(topic: str, state: Path) -> tuple[int, str]:
     """How many exchanges of a topic agreed, and what the replay said."""
-    async with running_server(state) as server:
+    async with own_server(state) as server:
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(HERE / "replay.py"), "--server", server.url, "--token", server.token, "--ignore", "managedFields",
             "--only", topic, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
