@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import netns
+from lab import control, netns
+from lab.faults import Delay, Freeze, Loss, OneWay
 from lab.leftovers import what_is_left
 from lab.topology import lab_id
 from tests.e2e.conftest import ROOT, Lab, a_lab
@@ -112,6 +113,19 @@ def test_a_failure_at_any_action_of_the_set_up_leaves_nothing(doomed: Lab, how: 
         assert outside() == before, what
         if said != "ready\n":
             assert process.returncode == (137 if how == "kill" else 1), what
+
+
+def test_a_lab_killed_with_faults_in_force_leaves_nothing(doomed: Lab) -> None:
+    process = begin(doomed, "fail", 0)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for fault in (Delay(10), Loss(5), OneWay("n1", "client"), Freeze("n1")):
+            control.ask(doomed.paths, "inject", fault=fault)
+        state = doomed.paths.read_state()
+        assert state is not None
+        os.kill(state.pid, signal.SIGKILL)
+    assert left(doomed) == []
 
 
 def test_a_killed_guardian_ends_the_lab(doomed: Lab) -> None:
