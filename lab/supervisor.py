@@ -71,6 +71,7 @@ class ApiServer:
     ready: ApiReady | None = None
     running: processes.Running | None = None
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    serves: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Start it and wait until it serves.
@@ -96,6 +97,7 @@ class ApiServer:
             async with asyncio.timeout(API_START_S if self.kind == "lab" else realapi.READY_S):
                 line = await self.running.line()
             self.ready = msgspec.json.decode(line, type=ApiReady)
+            self.serves.set()
         except (TimeoutError, msgspec.DecodeError) as error:
             self.running.kill()
             raise LabError(f"the API server did not start; its log is {log_file}") from error
@@ -103,13 +105,24 @@ class ApiServer:
     async def stop(self) -> None:
         """Kill it and keep it away."""
         self.wanted.clear()
+        self.serves.clear()
         if self.running is not None:
             self.running.kill()
             await self.running.wait()
 
-    def allow(self) -> None:
-        """Let it come back."""
+    async def allow(self) -> None:
+        """Let it come back, and wait until it has.
+
+        Raises:
+            LabError: it has not in time.
+
+        """
         self.wanted.set()
+        try:
+            async with asyncio.timeout(API_START_S):
+                await self.serves.wait()
+        except TimeoutError:
+            raise LabError(f"the API server does not come back; its log is {self.paths.logs / 'apiserver.log'}") from None
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends and is wanted. What it prints after the first line goes nowhere; its log is standard error."""
@@ -117,6 +130,7 @@ class ApiServer:
             assert self.running is not None
             while await self.running.line():
                 pass
+            self.serves.clear()
             log.warning("api_server_ended", status=await self.running.wait())
             await self.wanted.wait()
             await self.start()
@@ -173,6 +187,8 @@ class Supervisor:
     def _write_state(self) -> None:
         for directory in (self._paths.logs, self._paths.api, self._paths.pods):
             directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self._paths.api, self._paths.pods):  # Tokens, keys and Secrets; Pods see their own all the same.
+            directory.chmod(0o700)
         state = State(
             lab_id=self._topology.lab_id,
             pid=os.getpid(),
@@ -187,7 +203,9 @@ class Supervisor:
         assert ready is not None
         await self._register(client)
         mirror = Mirror(client)
-        places = Places(self._topology, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes())
+        places = Places(
+            self._topology, self._paths.root, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes()
+        )
         self._kubelets = {node.name: Kubelet(node, places, client) for node in self._topology.nodes}
         self._faults = Injector(
             self._topology,
