@@ -98,8 +98,8 @@ class Stage:
     def sync(self) -> None:
         """The API server has listed everything."""
         self.put(node("a"), node("b"), pool("default", "192.0.2.0/24"), advertisement("all"))
-        for name in self.stores.__slots__:
-            store = getattr(self.stores, name)
+        slots = (getattr(self.stores, name) for name in self.stores.__slots__ if name != "bgp")
+        for store in (*slots, *self.stores.bgp.values()):
             store.replace(list(store.snapshot().values()), lambda view: view)
         self.dirty.set()
 
