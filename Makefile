@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 
 # What is pure, and therefore has no excuse for an untested branch.
 DECIDERS_AND_CODECS := config/*,controller/world.py,controller/plan.py,controller/outbox.py,controller/pacing.py,controller/ipam/*,kube/retry.py,\
-speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,speaker/plan.py,speaker/joining.py,speaker/agenda.py,\
+speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,speaker/plan.py,speaker/joining.py,speaker/isolation.py,speaker/handover.py,speaker/claims.py,speaker/peers.py,speaker/agenda.py,\
 speaker/bfd/packet.py,speaker/bfd/session.py,speaker/bfd/hub.py,\
 speaker/layer2/arp.py,speaker/layer2/ndp.py,speaker/layer2/bpf.py,speaker/layer2/responder.py,speaker/layer2/interfaces.py,\
 memberlist/awareness.py,memberlist/broadcast.py,memberlist/config.py,memberlist/core.py,memberlist/effects.py,\
@@ -41,6 +41,7 @@ bench: set-up  ## timings, for a quiet machine
 	@$(PYTHON) -m bench.apiserver
 	@$(PYTHON) -m bench.controller
 	@$(PYTHON) -m bench.memberlist
+	@$(PYTHON) -m bench.layer2 --lab 5
 	@$(PYTHON) -m bench.bfd
 
 generate: set-up  ## rewrite what is generated from the sources: CRDs

@@ -256,6 +256,10 @@ class _Rules:
             chains[f"refuse_{hook}"] = ("ct state new jump no_endpoint",)
             hooks[f"translate_{hook}"] = f"type nat hook {hook} priority -100; policy accept;"
             chains[f"translate_{hook}"] = ("jump services",)
+        # What conntrack cannot place (the last packets of connections that came another way before) would not be translated, but
+        # forwarded to an address that is nobody's. kube-proxy drops it too.
+        hooks["strays"] = "type filter hook forward priority 0; policy accept;"
+        chains["strays"] = ("ct state invalid drop",)
         hooks["leave"] = "type nat hook postrouting priority 100; policy accept;"
         chains["leave"] = (
             f"meta mark and {MASQUERADE_MARK} == {MASQUERADE_MARK} masquerade fully-random",

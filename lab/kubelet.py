@@ -5,7 +5,7 @@ each; the task makes the Pod's network and volumes, starts its containers (lab.i
 surroundings), probes them, restarts them, reports the Pod's status, and takes all of it away when the Pod is deleted.
 
 What differs from a real kubelet: a readiness probe is repeated every 0.2 s until it succeeds for the first time; the first
-restart comes after 0.1 s, later ones after at most 5 s; liveness probes are not run; init containers, projected volumes and
+restart comes after 0.1 s, later ones after at most 1 s; liveness probes are not run; init containers, projected volumes and
 exec probes are refused, and the Pod says so in its status. runAsUser is not set: processes are root with the capabilities
 of the manifest, because a clone may lie where only root can read.
 
@@ -43,7 +43,7 @@ SERVICE_ACCOUNT_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccoun
 TOKEN_VALID_S: Final = 86400 * 30
 RETRY_S: Final = 0.5
 FIRST_RESTART_S: Final = 0.1
-LONGEST_RESTART_S: Final = 5.0
+LONGEST_RESTART_S: Final = 1.0
 STEADY_AFTER_S: Final = 10.0
 EAGER_PROBE_S: Final = 0.2
 VOLUME_REFRESH_S: Final = 10.0

@@ -161,6 +161,8 @@ class Observer:
         hold: str,
         links: Sequence[Link],
         refused: Mapping[InterfaceName, str] = MappingProxyType({}),
+        isolation: str = "",
+        kept: frozenset[IPAddress] = frozenset(),
     ) -> Changes:
         """Renew `world`; what changed. To be called only when no store is waited for.
 
@@ -174,10 +176,10 @@ class Observer:
             self._seen_links = (links, dict(refused))
             self.links = interfaces.considered(links, self._excluded)
             considered = tuple(replace(link, refused=refused.get(link.name, "")) for link in self.links)
-        own = hold != before.hold or considered != before.links
+        own = hold != before.hold or (isolation, kept) != (before.isolation, before.kept) or considered != before.links
         if cluster is before.cluster and not changed and not own:
             return Changes()
-        self.world = World(before.me, cluster, services, sharers, considered, hold)
+        self.world = World(before.me, cluster, services, sharers, considered, hold, isolation, kept)
         lost, everybody = _compare(before.cluster, cluster)
         return Changes(changed, lost, everybody, own)
 

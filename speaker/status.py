@@ -169,6 +169,10 @@ class Reporter:
                 self._recorder.emit(configuration_state.reference(ref, raw), "Warning", "ConfigurationInvalid", note)
         self._told = found
 
+    def conflict(self, service: ServiceKey, text: str) -> None:
+        """Tell people that a stranger claims an address of a Service."""
+        self._emit(service, "Warning", "addressConflict", text)
+
     def plan_complete(self) -> None:
         """Every Service has been decided once: status objects of Services that are not announced here are leftovers."""
         if not self._complete:

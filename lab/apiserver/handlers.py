@@ -192,13 +192,10 @@ class Handlers:
     def _read(resource: Resource, data: bytes, media: str, call: Call) -> Json:
         """The normalized document of a body."""
         faults: list[str] = []
-        document = codec.read_object(resource, data, media, faults)
-        unknown: list[str] = []
         try:
-            document = codec.normalize(resource, document, unknown)
+            document = codec.normalize(resource, codec.read_object(resource, data, media), faults)
         except typed.MismatchError as error:
             raise codec.refuse_type(resource, error) from error
-        faults += unknown
         if faults and call.validation == "Strict":
             raise codec.refuse_unknown(resource, faults)
         if call.validation == "Warn":
@@ -354,7 +351,7 @@ class Handlers:
         body: Json = {}
         if data.strip():
             try:
-                body, _ = codec.parse_json(data)
+                body = codec.parse_json(data)
             except ValueError as error:
                 raise internal(f"couldn't get version/kind; json parse error: {error}") from error
             if not isinstance(body, dict):

@@ -14,7 +14,20 @@ from typing import Protocol as Interface
 
 from config.model import InterfaceName, IPAddress
 from speaker.layer2 import arp, interfaces, ndp
-from speaker.layer2.responder import Claimed, Effect, Face, Faces, Form, Heard, Message, Own, Responder, SendFrame
+from speaker.layer2.responder import (
+    Announce,
+    Claimed,
+    Effect,
+    Face,
+    Faces,
+    Fade,
+    Form,
+    Heard,
+    Message,
+    Own,
+    Responder,
+    SendFrame,
+)
 from speaker.layer2.sockets import PacketSocket, Protocol
 from speaker.world import Link
 from telemetry.log import Logger
@@ -51,6 +64,9 @@ class Counters(Interface):
     def gratuitous_sent(self, address: IPAddress) -> None:
         """An announcement frame went out."""
 
+    def first_announced(self, address: IPAddress, took_s: float) -> None:
+        """The first announcement since an address is owned went out, so long after it was taken."""
+
 
 @dataclass(slots=True)
 class _Open:
@@ -62,14 +78,23 @@ class _Open:
 
 
 class Engine:
-    """Owns the packet sockets of this node. All methods are called from the event loop. Tests pass another `open_wire`."""
+    """Owns the packet sockets of this node. All methods are called from the event loop. Tests pass another `open_wire`.
+
+    `claimed` is called when somebody else speaks for an address that is owned here.
+    """
 
     def __init__(
-        self, counters: Counters, log: Logger, open_wire: Callable[[InterfaceName, Protocol], Wire] = PacketSocket
+        self,
+        counters: Counters,
+        log: Logger,
+        open_wire: Callable[[InterfaceName, Protocol], Wire] = PacketSocket,
+        *,
+        claimed: Callable[[Claimed], None],
     ) -> None:
         self._open_wire = open_wire
         self._loop = asyncio.get_running_loop()
         self._counters = counters
+        self._claimed = claimed
         self._log = log
         self._responder = Responder()
         self._open: dict[InterfaceName, dict[Protocol, _Open]] = {}
@@ -120,6 +145,14 @@ class Engine:
         for address, names in changes.items():
             touched |= names ^ before.get(address, frozenset())
         self._perform(self._responder.handle(Own(changes), self._loop.time()), touched)
+
+    def fade(self, addresses: Iterable[IPAddress]) -> None:
+        """Go on answering for these addresses, but announce them no more."""
+        self._perform(self._responder.handle(Fade(frozenset(addresses)), self._loop.time()), ())
+
+    def announce(self, addresses: Iterable[IPAddress], *, once: bool = False) -> None:
+        """Announce these addresses anew, as far as they are owned, in all rounds or just once."""
+        self._perform(self._responder.handle(Announce(frozenset(addresses), once), self._loop.time()), ())
 
     def close(self) -> None:
         """Fall silent: close every socket and stop announcing."""
@@ -193,12 +226,7 @@ class Engine:
                     if self._send(effect):
                         first.append(effect)
                 case Claimed():
-                    self._log.warning(
-                        "address_claimed_by_another",
-                        address=str(effect.address),
-                        interface=effect.interface,
-                        mac=effect.mac.hex(":"),
-                    )
+                    self._claimed(effect)
                 case _:
                     assert_never(effect)
         for one in first:  # After all have been sent: writing lines takes longer than sending frames.
@@ -221,7 +249,10 @@ class Engine:
             self._counters.response_sent(one.address)
             return False
         self._counters.gratuitous_sent(one.address)
-        return one.round == 0 and one.form is not Form.GRATUITOUS_REPLY
+        if one.round == 0 and one.form is not Form.GRATUITOUS_REPLY:
+            self._counters.first_announced(one.address, self._loop.time() - one.due)
+            return True
+        return False
 
 
 _READERS: Final[Mapping[Protocol, Callable[[bytes], Message | arp.Drop | ndp.Drop]]] = {

@@ -42,7 +42,7 @@ async def a_stage(lab: Lab, *services: str) -> AsyncIterator[Stage]:
             yield stage
         finally:
             stage.client.rest()
-            lab.command("api", "start")
+            lab.command("heal")
             for name in await addresses(stage):
                 await stage.delete_service(name)
 

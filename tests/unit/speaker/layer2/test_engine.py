@@ -13,6 +13,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from config.model import InterfaceName, NodeName
 from speaker.layer2.engine import Engine
+from speaker.layer2.responder import Claimed
 from speaker.metrics import Metrics
 from tests.builders_speaker import ETH0, MAC, OTHER_MAC, VIP, a_link
 from tests.wires import Lines, Wires, until
@@ -42,14 +43,16 @@ class Bench:
     wires: Wires
     log: Lines
     metrics: Metrics
+    claims: list[Claimed]
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     log, wires, metrics = Lines(), Wires("eth9"), Metrics(CollectorRegistry(), NodeName("a"))
-    engine = Engine(metrics, log, wires)
+    claims: list[Claimed] = []
+    engine = Engine(metrics, log, wires, claimed=claims.append)
     engine.show((a_link(),))
-    yield Bench(engine, wires, log, metrics)
+    yield Bench(engine, wires, log, metrics, claims)
     engine.close()
     assert all(wire.closed for wire in (*wires.open.values(), *wires.open6.values()))
 
@@ -227,11 +230,29 @@ async def test_a_group_that_cannot_be_joined_is_reported_and_the_address_announc
     assert wire.advertised() == [("ff02::1", str(VIP6), 0, 1)]
 
 
-async def test_a_claim_of_another_machine_is_logged(bench: Bench) -> None:
+async def test_a_claim_of_another_machine_is_passed_on(bench: Bench) -> None:
     bench.engine.own({VIP: frozenset({ETH0})})
     claim = bytearray(question())
     claim[20:22], claim[28:32] = b"\x00\x02", VIP.packed
     bench.wires.open["eth0"].deliver(bytes(claim))
-    await until(lambda: "address_claimed_by_another" in bench.log.events(), "the claim in the log")
-    (facts,) = bench.log.facts("address_claimed_by_another")
-    assert facts == {"address": str(VIP), "interface": "eth0", "mac": OTHER_MAC.hex(":")}
+    await until(lambda: bench.claims, "the claim")
+    assert bench.claims == [Claimed(ETH0, VIP, OTHER_MAC)]
+
+
+async def test_a_fading_address_is_answered_and_announced_no_more(bench: Bench) -> None:
+    wire = bench.wires.open["eth0"]
+    bench.engine.own({VIP: frozenset({ETH0})})
+    wire.said()
+    bench.engine.fade([VIP])
+    bench.engine.announce([VIP])
+    assert wire.said() == []
+    wire.deliver(question())
+    await until(lambda: wire.sent, "an answer")
+    assert wire.said() == [(2, str(VIP))]
+
+
+async def test_what_is_owned_can_be_announced_anew(bench: Bench) -> None:
+    bench.engine.own({VIP: frozenset({ETH0})})
+    bench.wires.open["eth0"].said()
+    bench.engine.announce([VIP, IPv4Address("192.0.2.99")])
+    assert bench.wires.open["eth0"].said() == ANNOUNCED
