@@ -339,6 +339,7 @@ class Reconciler:
         }
         return {
             "component": "controller",
+            "tasks": len(asyncio.all_tasks()),
             "world": {
                 "ready": self._ready,
                 "leads": self._may_act(),

@@ -270,4 +270,10 @@ class Speaker:
         """What /status shows."""
         member = self._membership
         gossip: Mapping[str, Any] = {"hold": "", "members": None} if member is None else member.report()
-        return {"component": "speaker", "node": self._settings.node_name, "gossip": gossip, **self._reconciler.report()}
+        return {
+            "component": "speaker",
+            "node": self._settings.node_name,
+            "tasks": len(asyncio.all_tasks()),
+            "gossip": gossip,
+            **self._reconciler.report(),
+        }

@@ -27,7 +27,7 @@ import msgspec
 from kube.errors import KubeError
 from kube.objects import Service
 from kube.resources import L2_ADVERTISEMENTS, NODES, SERVICES
-from lab import capture, control, lifecycle, namespaces, netns
+from lab import capture, control, daemons, lifecycle, namespaces, netns
 from lab.chaos import verdicts
 from lab.chaos.plan import ROUND_S, Deed, Exclude, KillProcess, Narrow, Round, Step, plan
 from lab.chaos.verdicts import Sample
@@ -263,14 +263,15 @@ async def _sample(stage: Stage, record: Record) -> None:
     """What the product's processes hold, every few seconds."""
     while True:
         for pod in stage.status()["pods"]:
-            if pod["namespace"] == SYSTEM:
+            if pod["namespace"] == SYSTEM and pod["pids"]:
+                status = await daemons.status_below(Path(pod["directory"]))
                 for container, pid in pod["pids"].items():
                     with contextlib.suppress(OSError):
-                        record.samples.append(_look_at(f"{pod['name']}/{container}", pid))
+                        record.samples.append(_look_at(f"{pod['name']}/{container}", pid, (status or {}).get("tasks")))
         await asyncio.sleep(SAMPLE_EVERY_S)
 
 
-def _look_at(name: str, pid: int) -> Sample:
+def _look_at(name: str, pid: int, tasks: int | None) -> Sample:
     process = Path(f"/proc/{pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text(encoding="utf-8").splitlines())
     return Sample(
@@ -280,4 +281,5 @@ def _look_at(name: str, pid: int) -> Sample:
         rss_kib=int(status.get("VmRSS", "0 kB").split()[0]),
         descriptors=len(os.listdir(process / "fd")),  # noqa: PTH208 - Only how many.
         threads=int(status["Threads"]),
+        tasks=tasks,
     )

@@ -19,7 +19,10 @@ LEAST_SAMPLES: Final = 8
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process of the product held at a moment. `name` is Pod and container, `pid` tells its lives apart."""
+    """What a process of the product held at a moment. `name` is Pod and container, `pid` tells its lives apart.
+
+    `tasks` are asyncio's, as the process itself counts them; None when it did not answer.
+    """
 
     at: float
     name: str
@@ -27,14 +30,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     rss_kib: int
     descriptors: int
     threads: int
+    tasks: int | None = None
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a process may grow between the second and the last quarter of its life."""
+    """How much more a process may hold at the end of its life than it ever did in the first half."""
 
     rss_kib: int = 10 * 1024
     descriptors: int = 10
     threads: int = 4
+    tasks: int = 20
 
 
 def claims(frames: Iterable[Frame], addresses: frozenset[str]) -> dict[str, list[tuple[float, str]]]:
@@ -103,19 +108,21 @@ def lost_addresses(before: Mapping[str, Sequence[str]], after: Mapping[str, Sequ
 
 
 def growth(samples: Iterable[Sample], allowed: Allowed) -> list[str]:
-    """No process that lived long enough to tell grows: medians of its second and its last quarter are compared."""
+    """No process that lived long enough to tell grows: in the last quarter it holds no more than at most in the first half.
+
+    The most, because a fault makes a process hold less for a while: without an API server there are no connections to it.
+    """
     lives: dict[tuple[str, int], list[Sample]] = defaultdict(list)
     for sample in samples:
         lives[sample.name, sample.pid].append(sample)
     found = []
     for (name, pid), life in sorted(lives.items()):
-        quarter = len(life) // 4
-        if len(life) < LEAST_SAMPLES:
-            continue
-        early, late = life[quarter : 2 * quarter], life[-quarter:]
-        for what in ("rss_kib", "descriptors", "threads"):
-            was = statistics.median(getattr(sample, what) for sample in early)
-            now = statistics.median(getattr(sample, what) for sample in late)
+        for what in ("rss_kib", "descriptors", "threads", "tasks"):
+            series = [value for sample in life if (value := getattr(sample, what)) is not None]
+            if len(series) < LEAST_SAMPLES:
+                continue
+            was = max(series[: len(series) // 2])
+            now = statistics.median(series[-(len(series) // 4) :])
             if now - was > getattr(allowed, what):
                 found.append(f"{name} (process {pid}): {what} grew from {was:g} to {now:g}")
     return found

@@ -236,8 +236,9 @@ def test_an_api_server_that_is_stopped_stays_away_until_it_may_start(sound: Lab)
     assert faults(sound) == ["api stop"]
     assert answer() == ""
     assert "in force already" in say(sound, "api", "stop", status=1)
-    say(sound, "api", "start")
-    eventually(lambda: answer() == "ok", "the API server serves again")
+    assert "healed: api stop" in say(sound, "api", "start")
+    assert answer() == "ok"
+    assert "nothing was wrong" in say(sound, "api", "start")
 
 
 # What is refused

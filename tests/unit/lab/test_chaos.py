@@ -134,7 +134,13 @@ def test_an_address_that_changed_or_went_is_lost() -> None:
 def samples(name: str = "speaker", pid: int = 1, *, rss: float = 0, descriptors: float = 0, count: int = 20) -> list[Sample]:
     return [
         Sample(
-            at=float(at), name=name, pid=pid, rss_kib=90_000 + int(rss * at), descriptors=20 + int(descriptors * at), threads=2
+            at=float(at),
+            name=name,
+            pid=pid,
+            rss_kib=90_000 + int(rss * at),
+            descriptors=20 + int(descriptors * at),
+            threads=2,
+            tasks=[30, None][at % 2],
         )
         for at in range(count)
     ]
@@ -143,6 +149,9 @@ def samples(name: str = "speaker", pid: int = 1, *, rss: float = 0, descriptors:
 def test_what_grows_is_found_and_what_is_steady_or_was_born_again_is_not() -> None:
     allowed = Allowed(rss_kib=1000, descriptors=5)
     assert verdicts.growth(samples(), allowed) == []
-    assert verdicts.growth(samples(rss=200), allowed) == ["speaker (process 1): rss_kib grew from 91400 to 93400"]
-    assert verdicts.growth(samples(descriptors=1), allowed) == ["speaker (process 1): descriptors grew from 27 to 37"]
+    assert verdicts.growth(samples(rss=200), allowed) == ["speaker (process 1): rss_kib grew from 91800 to 93400"]
+    assert verdicts.growth(samples(descriptors=1), allowed) == ["speaker (process 1): descriptors grew from 29 to 37"]
+    for dip in (range(5), range(5, 10), range(15, 20)):  # The API server is away, and so are the connections to it.
+        series = [msgspec.structs.replace(each, descriptors=5) if at in dip else each for at, each in enumerate(samples())]
+        assert verdicts.growth(series, allowed) == []
     assert verdicts.growth([*samples(pid=1, rss=200, count=7), *samples(pid=2, rss=200, count=7)], allowed) == []
