@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,6 +83,12 @@ async def test_a_profile_in_use_cannot_be_deleted(tmp_path: Path) -> None:
             await hooks.client.delete(PROFILES, "fast", namespace=NAMESPACE)
         await hooks.client.delete(PEERS, "peer", namespace=NAMESPACE)
         await hooks.client.delete(PROFILES, "fast", namespace=NAMESPACE)
+        metrics = (await hooks.cluster.ask("/metrics")).decode()
+        for operation, verdict in (("CREATE", "allowed"), ("DELETE", "refused"), ("DELETE", "allowed")):
+            labels = f'{{kind="BFDProfile",operation="{operation}",verdict="{verdict}"}}'
+            assert f"metallb_controller_webhook_requests_total{labels} 1.0" in metrics
+        (ends,) = re.findall(r"^metallb_controller_webhook_certificate_expiry_timestamp_seconds (\S+)$", metrics, re.MULTILINE)
+        assert 364 < (float(ends) - datetime.now(UTC).timestamp()) / 86400 < 366
 
 
 async def test_peers_are_converted_between_their_versions(tmp_path: Path) -> None:
