@@ -172,6 +172,36 @@ async def test_certificates_are_rotated_while_requests_come_in(tmp_path: Path, w
                 assert base64.b64encode(after.ca).decode() in str((await hooks.client.get(resource, name)).document)
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["deleted", "replaced"])
+async def test_no_request_fails_when_somebody_takes_the_secret_away(tmp_path: Path, other: object) -> None:
+    async with hooked(tmp_path) as hooks:
+        served, log = Served.of(TlsOptions()), get_logger("test")
+        keeper = Keeper(hooks.client, served, log, namespace=NAMESPACE, secret=SECRET, service=SERVICE, trust_s=0.05)
+        async with running(keeper, WebhookServer(hooks.client, served, log, NAMESPACE, "native", hooks.port)):
+            await hooks.until_served()
+            loads, ended = served.loads, asyncio.Event()
+
+            async def write(name: str) -> None:
+                while not ended.is_set():
+                    await hooks.create(COMMUNITIES, name)
+                    await hooks.client.delete(COMMUNITIES, name, namespace=NAMESPACE)
+
+            async with asyncio.TaskGroup() as group:
+                for writer in range(4):
+                    group.create_task(write(f"c-{writer}"))
+                if other:
+                    pair = renewed(None, Renewal.BOTH, HOST, datetime.now(UTC))
+                    await hooks.client.patch(SECRETS, SECRET, {"data": pair.as_data()}, namespace=NAMESPACE)
+                else:
+                    await hooks.client.delete(SECRETS, SECRET, namespace=NAMESPACE)
+
+                async def shown() -> bool:
+                    return served.loads > loads
+
+                assert await until(shown)
+                ended.set()
+
+
 async def test_while_the_controller_is_away_the_failure_policy_decides(tmp_path: Path) -> None:
     async with hooked(tmp_path) as hooks:
         async with hooks.cluster.controlled(*hooks.flags()):
