@@ -158,9 +158,12 @@ class Kubelet:
         """Let the node run again; the next look() starts its Pods."""
         self.powered = True
 
-    def freeze(self) -> None:
-        """Stop all processes of the node, and act no more."""
+    async def freeze(self) -> None:
+        """Stop all processes of the node, and act no more. A program that is just being started is waited for."""
         self._awake.clear()
+        running = [each.running for state in self._pods.values() for each in state.containers.values() if each.running]
+        while any(each.alive and each.pid is None for each in running):  # noqa: ASYNC110 - A file tells the pid, no event.
+            await asyncio.sleep(0.01)
         processes.signal_all(self._all_pids(), signal.SIGSTOP)
 
     def thaw(self) -> None:
