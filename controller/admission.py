@@ -23,14 +23,12 @@ from config.compile import compile_config
 from config.convert import ConversionError, convert
 from config.crd import CONVERSION_PATH
 from config.cross import References, Surroundings
-from config.kinds import GROUP, KINDS
 from config.kinds.meta import Labels
 from config.problem import Problem, Severity
 from controller.certificates import Served
-from kube import objects
 from kube.client import KubeClient
 from kube.errors import KubeError
-from kube.resources import NODES, Resource
+from kube.resources import NODES, resource_of
 from telemetry.log import Logger
 
 Json = dict[str, Any]
@@ -212,12 +210,6 @@ def admission_answer(uid: str, verdict: Verdict) -> Json:
     if verdict.warnings:
         response["warnings"] = list(verdict.warnings)
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
-
-
-def resource_of(kind: str) -> Resource[objects.RawObject]:
-    """The stored version of one of our kinds."""
-    known = KINDS[kind]
-    return Resource(GROUP, known.storage.name, known.plural, known.name, objects.RawObject)
 
 
 @dataclass(slots=True)

@@ -19,8 +19,7 @@ from config.cross import NATIVE, Surroundings
 from config.model import Config, ObjectRef, ServiceKey
 from config.problem import Problem, Severity, as_json
 from controller import observe
-from controller.apply import Recorder, StatusWriter, configuration_reference, reference
-from controller.configuration_state import ConfigurationStates
+from controller.apply import Recorder, StatusWriter, reference
 from controller.metrics import Tally
 from controller.observe import Stores
 from controller.outbox import Write
@@ -29,12 +28,18 @@ from controller.pool_status import PoolStatuses
 from controller.reason import Notice
 from controller.remembered import RememberedAddresses
 from controller.world import Service
+from kube import configuration_state
 from kube.client import KubeClient
+from kube.configuration_state import StateKeeper
 from kube.errors import KubeError
 from telemetry.log import Logger
 
 SAID_CONFIGURATION: Final = "failed to parse the configuration"
 """Operators and tests look for this text in the log."""
+
+
+OWN_KINDS: Final = frozenset({"IPAddressPool", "Community"})
+"""What the controller's ConfigurationState is about: what is wrong with peers and advertisements is the speakers' to say."""
 
 
 class Reconciler:
@@ -58,7 +63,7 @@ class Reconciler:
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
         self.pool_statuses = PoolStatuses(client, stores, lambda: self.planner.ledger, log, namespace=namespace)
-        self.states = ConfigurationStates(client, log, namespace=namespace, pod_name=pod_name)
+        self.states = StateKeeper(client, configuration_state.CONTROLLER, log, namespace=namespace, pod_name=pod_name)
         self.remembered = RememberedAddresses(client, lambda: self.planner.memory, log, namespace=namespace)
         self._clock = clock
         self._bgp_type = bgp_type
@@ -67,6 +72,7 @@ class Reconciler:
         self._log = log
         self._compiled = Compiled(Config(), (), {})
         self._ready = False
+        self._reported_known = False
         self._anew = True
         self._leads = leads
         self._standing_by = False
@@ -166,14 +172,15 @@ class Reconciler:
         """The configuration if it is another one than before."""
         some = (self._stores.pools, self._stores.l2_advertisements, *self._stores.reported.values())
         changed = [self._stores.namespaces.take_changed(), *(store.take_changed() for store in some)]
-        first = self._anew
-        if not first and not any(changed):
+        first, known = self._anew, self._stores.reported_known
+        if not first and not any(changed) and known == self._reported_known:
             return None
+        self._reported_known = known
         labels = {one.metadata.name: one.metadata.labels or {} for one in self._stores.namespaces.snapshot().values()}
         documents = self._stores.configuration_documents()
         before = self._compiled
         self._compiled = compile_config(documents, labels, before.valid, Surroundings(mode=self._bgp_type))
-        self.states.say(self._compiled.problems)
+        self.states.say(problem for problem in self._compiled.problems if problem.object.kind in OWN_KINDS)
         self._report_problems()
         self.tally.updates += 1
         self.tally.update_errors += self._compiled.stale
@@ -260,7 +267,7 @@ class Reconciler:
             self._log.error(SAID_CONFIGURATION, object=str(ref), error=text)
             raw = self._stores.configuration_object(ref)
             if raw is not None:
-                self._recorder.emit(configuration_reference(ref, raw), "Warning", "ConfigurationInvalid", text)
+                self._recorder.emit(configuration_state.reference(ref, raw), "Warning", "ConfigurationInvalid", text)
         for ref in self._problems.keys() - found.keys():
             self._log.info("configuration_repaired", object=str(ref))
         self._problems = found

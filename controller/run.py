@@ -28,7 +28,7 @@ from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
 from kube.leadership import Leadership
-from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES
+from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, resource_of
 from kube.reviews import Reviewer
 from kube.store import generation
 from telemetry.log import get_logger
@@ -190,7 +190,7 @@ def _parts(
         client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=observe.namespace_fingerprint, log=log
     )
     for kind, store in stores.reported.items():
-        resource = webhooks.resource_of(kind)
+        resource = resource_of(kind)
         reported = Reflector(client, resource, store, dirty=dirty, fingerprint=generation, namespace=own, log=log)
         yield resource.plural, reported.run
     yield "configuration-state", reconciler.states.run

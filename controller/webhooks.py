@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 
-from controller.admission import WebhookServer, resource_of
+from controller.admission import WebhookServer
 from controller.certificates import FileKeeper, Keeper, Served
 from controller.settings import Settings
 from kube.client import KubeClient
 from telemetry.log import get_logger
-
-__all__ = ["parts", "resource_of"]
 
 
 def parts(client: KubeClient, settings: Settings) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
