@@ -137,16 +137,6 @@ def end_of_rib(key: NeighborKey, family: Family) -> str:
     return f"{select(key)} announce eor {family}"
 
 
-def clear(key: NeighborKey) -> str:
-    """Return the command that withdraws everything from one neighbor."""
-    return f"{select(key)} clear adj-rib out"
-
-
-def teardown(key: NeighborKey, subcode: int) -> str:
-    """Return the command that ends a session with Cease and a subcode (RFC 4486). ExaBGP dials again at once."""
-    return f"{select(key)} teardown {subcode}"
-
-
 _decoder = msgspec.json.Decoder()
 
 
