@@ -51,7 +51,8 @@ class Command:
     directories: Sequence[str] = ()
     needs_api: bool = False
     default_capabilities: Sequence[str] | None = DEFAULT_CAPABILITIES
-    honours_capabilities: bool = True
+    as_written: bool = True
+    """Runs with the user, the capabilities and the read-only root of its manifest."""
     cwd: Path = Path("/")
 
 
@@ -108,8 +109,8 @@ def _ingress(command: Sequence[str], args: Sequence[str], here: Path) -> Command
         (sys.executable, "-m", "lab.ingress", f"--lab-directory={here}", *words),
         env={"PYTHONUNBUFFERED": "1"},
         needs_api=True,
-        # The real one runs as user 101; nginx as root wants to change users for its workers, which takes capabilities.
-        honours_capabilities=False,
+        # The real one is user 101, with a capability that its image gives to the file nginx; files here are the machine's.
+        as_written=False,
         cwd=CLONE,
     )
 
@@ -175,7 +176,7 @@ _IMAGES: Final[Mapping[str, Callable[[Sequence[str], Sequence[str], Path], Comma
 
 def capabilities(command: Command, *, add: Sequence[str], drop: Sequence[str]) -> tuple[str, ...] | None:
     """The capabilities a container keeps: the runtime's default, less what it drops, plus what it adds. None: all."""
-    if not command.honours_capabilities:
+    if not command.as_written:
         return None
     names = {name.removeprefix("CAP_") for name in add}
     dropped = {name.removeprefix("CAP_") for name in drop}

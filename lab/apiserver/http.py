@@ -169,18 +169,12 @@ class Server:
             case "version":
                 return json_answer(discovery.version_info())
             case "":
-                return json_answer({"paths": self._root_paths()})
+                return json_answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
             case "openapi":
                 return self._openapi(request, parts)
             case "metrics":
                 return Answer(200, b"", "text/plain; version=0.0.4")
         return self._groups(request, parts)
-
-    def _root_paths(self) -> list[str]:
-        out = ["/api", "/api/v1", "/apis", "/apis/"]
-        for group in self.registry.groups():
-            out += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in self.registry.versions(group))]
-        return [*out, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
 
     def _groups(self, request: web.BaseRequest, parts: list[str]) -> Answer:
         accept = request.headers.get("Accept", "")

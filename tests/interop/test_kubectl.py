@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from lab.apiserver.api import Call
-from lab.apiserver.testing import running_server
+from lab.apiserver.testing import own_server
 
 KUBECTL = shutil.which("kubectl")
 MERGE = "application/merge-patch+json"
@@ -73,7 +73,7 @@ TOUR: tuple[tuple[str, int, str], ...] = (
 @pytest.mark.needs("kubectl")
 async def test_a_tour_with_kubectl(tmp_path: Path) -> None:
     (tmp_path / "web.yaml").write_text(WEB, encoding="utf-8")
-    async with running_server(tmp_path / "state") as server:
+    async with own_server(tmp_path / "state") as server:
         environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig), "HOME": str(tmp_path)}
         for words, status, text in TOUR:
             command = [str(KUBECTL), *words.split(" ")]

@@ -57,9 +57,9 @@ def test_a_line_is_read(line: str, heard: api.Heard) -> None:
 
 def test_a_notification_is_read_with_its_side_and_codes() -> None:
     told = '"direction": "receive", "notification": { "code": 6, "subcode": 2, "data": "", "message": "maintenance" }'
-    assert api.decode(said("notification", told)) == api.PeerNotification(KEY, True, 6, 2, "maintenance")  # noqa: FBT003
+    assert api.decode(said("notification", told)) == api.PeerNotification(KEY, True, 6, 2, "maintenance")
     sent = told.replace("receive", "send").replace(', "message": "maintenance"', "")
-    assert api.decode(said("notification", sent)) == api.PeerNotification(KEY, False, 6, 2, "")  # noqa: FBT003
+    assert api.decode(said("notification", sent)) == api.PeerNotification(KEY, False, 6, 2, "")
 
 
 def test_a_source_address_that_is_not_known_yet_and_an_as_that_is_not_known_yet_are_read() -> None:
@@ -82,7 +82,9 @@ def test_a_broken_line_is_told_and_raises_nothing(line: str) -> None:
     assert isinstance(api.decode(line), api.Unreadable)
 
 
-@given(st.text(max_size=80) | st.text(max_size=40).map("{{{}".format) | st.integers(0, 400).map(lambda at: said("open", OPEN)[:at]))
+@given(
+    st.text(max_size=80) | st.text(max_size=40).map("{{{}".format) | st.integers(0, 400).map(lambda at: said("open", OPEN)[:at])
+)
 def test_no_line_raises(line: str) -> None:
     api.decode(line)
 

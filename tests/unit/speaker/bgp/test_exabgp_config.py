@@ -12,7 +12,9 @@ from speaker.bgp.exabgp_config import check, generation_tag, render
 from speaker.bgp.model import Family, Neighbor
 from tests.unit.speaker.bgp.neighbors import ANY_SOURCE, ROUTER
 
-LINK_LOCAL = replace(ROUTER, name="unnumbered", peer=ip_address("fe80::1"), local=None, interface="eth0", extended_next_hop=True)
+LINK_LOCAL = replace(
+    ROUTER, name="unnumbered", peer=ip_address("fe80::1"), local=None, interface="eth0", extended_next_hop=True
+)
 FULL = replace(
     ROUTER,
     name="full",
