@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from config.model import Config, PoolName, ServiceKey
+from controller.ipam.sharing import ALONE
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner, plan
 from controller.reason import Notice, Reason
@@ -53,6 +54,14 @@ class TestAssigning:
         assert (decision.outcome, decision.reason) == (Outcome.ASSIGNED, Reason.ASSIGNED)
         assert decision.recorded == Recorded(addresses("10.0.0.0"), POOL.pools[next(iter(POOL.pools))].name)
         assert decision.achieved == (Notice("Normal", "IPAllocated", 'Assigned IP ["10.0.0.0"]'),)
+
+    def test_who_waits_for_an_address_is_told_who_is_in_the_way_now(self) -> None:
+        holder = a_service("holder", holds="10.0.0.0", pool="default", sharing_key="k")
+        made = planner(holder, a_service("next", created=5, wants="10.0.0.0", sharing_key="k"))
+        assert "port TCP/80 is already in use" in made.decisions[ServiceKey("default/next")].detail
+        told = change(made, replace(holder, use=ALONE, version="2"))
+        assert "its holder has no sharing key" in told["next"].detail
+        assert set(told) == {"holder", "next"}
 
     def test_waiting_services_are_served_oldest_first(self) -> None:
         made = planner(
