@@ -20,7 +20,7 @@ from config.model import Config, ObjectRef, ServiceKey
 from config.problem import Problem, Severity, as_json
 from controller import observe
 from controller.apply import Recorder, StatusWriter, reference
-from controller.metrics import Tally
+from controller.metrics import Standing, Tally
 from controller.observe import Stores
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner
@@ -319,12 +319,29 @@ class Reconciler:
     def failed(self, write: Write, error: KubeError, retry_in_s: float) -> None:
         """Count and log a write that failed."""
         self.tally.update_errors += 1
+        self.tally.failed_writes += 1
         self._unfinished[write.service] = write
         self._log.warning("status_write_failed", service=write.service, error=error.message, retry_in_s=round(retry_in_s, 2))
 
     def _blocked(self) -> Mapping[str, Mapping[str, Any]]:
         """Services that are not written before the old holder of their address is."""
         return {key: {"state": "waiting for another Service"} for key in self.planner.unseen if self.planner.is_blocked(key)}
+
+    def standing(self) -> Standing:
+        """How things stand, for metrics."""
+        failures = {
+            "service": self.tally.failed_writes,
+            "pool": self.pool_statuses.failures,
+            "configuration_state": self.states.failures,
+            "remembered": self.remembered.failures,
+        }
+        return Standing(
+            leads=self._may_act(),
+            pending_writes=len({**self._blocked(), **self.writer.pending()}),
+            waiting=len(self.planner.waiting),
+            kept=sum(1 for _ in self.planner.memory.deleted()),
+            failures=failures,
+        )
 
     def status(self) -> Mapping[str, Any]:
         """What /status shows: the world in short, the plan with its reasons, problems, and what is not written yet."""
@@ -372,6 +389,7 @@ class Reconciler:
             "pending_writes": {**self._blocked(), **self.writer.pending()},
             "pending_pool_statuses": self.pool_statuses.pending,
             "pending_remembered": self.remembered.pending,
+            "failed_writes": dict(self.standing().failures),
         }
 
 

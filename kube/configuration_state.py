@@ -64,6 +64,7 @@ class StateKeeper:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.writes = 0
+        self.failures = 0
         self._client = client
         self._role = role
         self._log = log
@@ -111,6 +112,7 @@ class StateKeeper:
             try:
                 wrote = await self.step(self._wanted)
             except KubeError as error:
+                self.failures += 1
                 self._log.warning("configuration_state_not_written", error=error.message, retry_in_s=pause_s)
                 self._wake.set()
                 await self._client.pause(pause_s)

@@ -8,6 +8,7 @@ can be put on a timeline. With gossip disabled every Node counts as a speaker an
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, assert_never
 
@@ -30,8 +31,6 @@ from telemetry.log import Logger
 
 NODE_READ_LIMIT_S = 3.0
 """How long the API server may take to answer a read of the own Node."""
-JOIN_LIMIT_S = 3.0
-"""How long one Pod may take to answer an attempt to join."""
 BIND_RETRY_S = 2.0
 """Pause before the gossip's port is tried again, for instance while the address of the node is not up yet."""
 
@@ -61,7 +60,7 @@ class Membership:
     """This node's place in the gossip.
 
     `others` gives the running speaker Pods but our own by address, or None before the API server has listed them. `wake` is
-    set by whoever changes what `others` gives. `reunited` is called when a member that was lost without a word is there again: it may
+    set by whoever changes what `others` gives. `reunited` is called when a member that was lost without a word is there again and was not started anew: it may
     have been cut off, and have claimed what is owned here. `died` is told who was declared dead, and how long after the first suspicion.
     """
 
@@ -85,7 +84,8 @@ class Membership:
         self._reunited = reunited
         self._died = died
         self._suspected_at: dict[str, float] = {}
-        self._failed: set[str] = set()
+        self._run = secrets.token_hex(8)
+        self._unanswered_said: list[object] = []
         self._fed_macs: frozenset[bytes] = frozenset()
         self._peers = Peers()
         self._isolation = Isolation()
@@ -240,7 +240,7 @@ class Membership:
             match effect:
                 case Join():
                     for seed in effect.seeds:
-                        group.create_task(self._ask(seed, agent, group), name=f"join {seed}")
+                        group.create_task(self._ask(seed, effect.limit_s, agent, group), name=f"join {seed}")
                 case Released():
                     say = self._log.warning if effect.cause is Cause.NOBODY_ANSWERED else self._log.info
                     say("announcing_allowed", cause=effect.cause.value, detail=effect.detail)
@@ -250,25 +250,29 @@ class Membership:
                 case _:
                     assert_never(effect)
 
-    async def _ask(self, seed: IPAddress, agent: Agent, group: asyncio.TaskGroup) -> None:
-        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=JOIN_LIMIT_S)
+    async def _ask(self, seed: IPAddress, limit_s: float, agent: Agent, group: asyncio.TaskGroup) -> None:
+        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=limit_s)
         now = asyncio.get_running_loop().time()
         self._recount()
         if not answered:
-            self._log.info("join_unanswered", seed=str(seed))
+            self._say_unanswered(seed)
         self._fed_names = self._present()
         todo = self._joining.handle(MembersChanged(self._fed_names), now)
         self._perform([*todo, *self._joining.handle(JoinEnded(seed, answered=answered > 0), now)], agent, group)
         self._wake.set()
+
+    def _say_unanswered(self, seed: IPAddress) -> None:
+        """Once for each change of members or Pods: a Pod that is gone may be asked four times a second."""
+        said = (seed, self._present(), self._fed_others)
+        if said not in self._unanswered_said:
+            self._unanswered_said = [*self._unanswered_said[-63:], said]
+            self._log.info("join_unanswered", seed=str(seed))
 
     def _heard(self, event: MemberEvent) -> None:
         """Log what the gossip says; called by the agent, in order."""
         match event:
             case effects.Joined():
                 self._log.info("member_joined", node=event.member.name, address=str(event.member.address))
-                if event.member.name in self._failed:
-                    self._failed.discard(event.member.name)
-                    self._reunited()
             case effects.Suspected():
                 self._log.info("member_suspected", node=event.member.name, by=event.by)
                 self._suspected_at.setdefault(event.member.name, asyncio.get_running_loop().time())
@@ -282,7 +286,7 @@ class Membership:
                 suspected_at = self._suspected_at.pop(event.member.name, now)
                 if event.cause is effects.Cause.FAILED:
                     self._died(NodeName(event.member.name), now - suspected_at)
-                    self._failed.add(event.member.name)
+                    self._peers.lost(NodeName(event.member.name))
                     self._consider(LostOneMore())
             case effects.Conflicted():
                 self._log.warning("member_name_claimed_twice", node=event.member.name, also_at=str(event.claimed))
@@ -299,21 +303,25 @@ class Membership:
                 self._log.info("gossip_isolation_ended")
                 self._consider(Ended())
             case effects.UserStateReceived():
-                self._peers.learn(event.state, self._present())
+                self._learn(event.state)
                 return
             case effects.MessageReceived():
-                self._peers.learn(event.payload, self._present())
+                self._learn(event.payload)
                 return
             case effects.Updated() | effects.PingCompleted():
                 return  # Metadata decides nothing yet.
         self._recount()
+
+    def _learn(self, card: bytes) -> None:
+        if self._peers.learn(card, self._present()):
+            self._reunited()
 
     def _introduce(self, agent: Agent) -> None:
         """Tell the others which MAC addresses are ours: with every exchange of tables, and at once when they change."""
         macs = self._macs()
         if macs != self._fed_macs:
             self._fed_macs = macs
-            card = peers.encode(self._me, macs)
+            card = peers.encode(self._me, macs, self._run)
             agent.set_user_state(card)
             agent.broadcast(card)
 
