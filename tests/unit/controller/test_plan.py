@@ -433,6 +433,13 @@ class TestDualStack:
         )
         assert ips(decided(held, DUAL)) == "10.0.0.3"
 
+    def test_a_requested_pair_is_held_in_the_order_of_the_request_and_another_one_as_the_status_has_it(self) -> None:
+        pair = {"cluster_ips": TWO_IPS, "policy": FamilyPolicy.REQUIRE_DUAL}
+        asked = a_service(holds="fc00::1 10.0.0.1", pool="default", wants="10.0.0.1 fc00::1", **pair)  # type: ignore[arg-type]  # one mapping of several types
+        assert ips(decided(asked, DUAL)) == "10.0.0.1 fc00::1"
+        given = a_service(holds="fc00::1 10.0.0.1", pool="default", **pair)  # type: ignore[arg-type]  # as above
+        assert ips(decided(given, DUAL)) == "fc00::1 10.0.0.1"
+
 
 class TestAssumedUntilSeen:
     KEY = ServiceKey("default/web")
