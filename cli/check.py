@@ -18,6 +18,7 @@ from typing import Any, Final, TextIO
 
 import yaml
 
+from config import yaml_text
 from config.compile import STRUCTS, compile_config
 from config.cross import References, Surroundings
 from config.kinds import GROUP, KINDS
@@ -58,7 +59,7 @@ def read(names: Sequence[str], stdin: TextIO) -> Iterator[Document]:
     """
     for file, text in _texts(names, stdin):
         try:
-            for value in yaml.safe_load_all(text):
+            for value in yaml_text.load_all(text):
                 yield from _taken_apart(file, value)
         except yaml.YAMLError as error:
             raise UnreadableError(f"{file}: not YAML: {error}") from error

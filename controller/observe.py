@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from config.model import IPAddress, ObjectRef, PoolName, ServiceKey
 from config.rules import RESERVED
-from config.values import TextError, parse_address
+from config.values import TextError, parse_address, parse_duration
 from controller.ipam.sharing import ALONE, Port, Use
 from controller.world import FamilyPolicy, Recorded, Service, Verdict, family_of
 from kube import objects
@@ -55,6 +55,10 @@ class PoolCounters:
     available_ipv6: int
 
 
+KEEP_ADDRESS_FOR: Final = "lb.metallb-py.io/keep-address-for"
+"""Annotation of a Service: how long its addresses are kept back for it once it is deleted."""
+KEEP_LONGEST_S: Final = 366 * 24 * 3600.0
+
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 REPORTED: Final = ("BGPAdvertisement", "BGPPeer", "BFDProfile", "Community")
 
@@ -82,10 +86,15 @@ class Stores:
         }
         return [kind for kind, store in kinds.items() if not store.synced]
 
+    @property
+    def reported_known(self) -> bool:
+        """Whether all kinds that are only reported on have been listed: before that, one would seem to name what nothing has."""
+        return all(store.synced for store in self.reported.values())
+
     def configuration_documents(self) -> list[Mapping[str, Any]]:
         """Every configuration object as JSON; those of the reported kinds once all of these are there."""
         stores = {"IPAddressPool": self.pools, "L2Advertisement": self.l2_advertisements}
-        if all(store.synced for store in self.reported.values()):  # Else one would seem to name what nothing has.
+        if self.reported_known:
             stores |= self.reported
         return [configuration_document(kind, raw) for kind, store in stores.items() for raw in store.snapshot().values()]
 
@@ -114,6 +123,7 @@ def service(document: objects.Service) -> Service:
     annotations = meta.annotations or {}
     wanted, problem = _wanted_addresses(spec.load_balancer_ip, _annotation(annotations, LOAD_BALANCER_IPS))
     pool = _annotation(annotations, ADDRESS_POOL)
+    keep_for_s, keep_problem = _keep_for(annotations.get(KEEP_ADDRESS_FOR))
     return Service(
         key=ServiceKey(f"{meta.namespace}/{meta.name}"),
         uid=meta.uid,
@@ -129,6 +139,8 @@ def service(document: objects.Service) -> Service:
         wanted_pool=PoolName(pool) if pool else None,
         request_problem=problem,
         use=_use(document),
+        keep_for_s=keep_for_s,
+        keep_problem=keep_problem,
         deprecated_annotations=tuple(sorted(key for key in annotations if key.startswith(DEPRECATED_PREFIX))),
         recorded=_recorded(document.status, annotations.get(ALLOCATED_FROM_POOL)),
     )
@@ -141,6 +153,19 @@ REDUCED_SERVICES: Final = SERVICES.reduced(service)
 def _annotation(annotations: Mapping[str, str], name: str) -> str:
     """The value of an input; the present prefix wins where it is there, even if it is empty."""
     return annotations.get(PREFIX + name, annotations.get(DEPRECATED_PREFIX + name, ""))
+
+
+def _keep_for(text: str | None) -> tuple[float | None, str]:
+    """How long the addresses of a Service outlive it, and what is wrong with that."""
+    if text is None:
+        return None, ""
+    try:
+        seconds = parse_duration(text.strip())
+    except TextError as problem:
+        return None, f"annotation {KEEP_ADDRESS_FOR}: {problem.message}; {problem.remedy}"
+    if not 0 < seconds <= KEEP_LONGEST_S:
+        return None, f"annotation {KEEP_ADDRESS_FOR}: {text!r} is out of range; write more than 0s and at most 8784h (366 days)"
+    return seconds, ""
 
 
 def _use(document: objects.Service) -> Use:
@@ -177,7 +202,8 @@ def _wanted_addresses(in_spec: str, annotation: str) -> tuple[tuple[IPAddress, .
         return (), f"{where}: {problem.message}; {problem.remedy}"
     if family_of(wanted) is None:
         return (), f"{where}: {in_spec or annotation!r} must be one address, or one of each IP family"
-    return wanted, ""
+    # As MetalLB ends up writing them: the order of their texts. The first one decides which node announces both.
+    return tuple(sorted(wanted, key=str)), ""
 
 
 def _addresses(texts: Iterable[str]) -> tuple[IPAddress, ...]:

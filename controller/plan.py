@@ -13,14 +13,17 @@ Called by controller.reconcile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
+from typing import Final
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
 from controller.ipam.allocate import Allocation, Refusal, Request, allocate, assign, full
 from controller.ipam.ledger import Ledger
+from controller.ipam.memory import Memory, Remembered
 from controller.outbox import Outbox, Write, is_later
 from controller.reason import Notice, Reason
 from controller.world import NOTHING, Family, FamilyPolicy, Recorded, Service, Verdict, World, family_of, other_version
@@ -73,16 +76,27 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is new. None in `services` means that it is gone; no `config` or `quotas` means that they are as before."""
+    """What is new. None in `services` means that it is gone; no `config` or `quotas` means that they are as before.
+
+    `memory` is what an earlier process remembered, told once, with the first Services. `now` is the time (Unix seconds).
+    """
 
     services: Mapping[ServiceKey, Service | None] = field(default_factory=lambda: MappingProxyType({}))
     config: Config | None = None
     quotas: Mapping[str, int] | None = None
+    memory: Mapping[ServiceKey, Remembered] = field(default_factory=lambda: MappingProxyType({}))
+    now: float = 0.0
+
+
+LACKING: Final = frozenset({Reason.POOL_EXHAUSTED, Reason.ADDRESS_IN_USE})
+"""Refusals for which others are the cause."""
 
 
 def plan(world: World) -> Mapping[ServiceKey, Decision]:
     """Decide everything from nothing. The reference for what Planner does step by step."""
-    decisions = Planner(world.lb_class).handle(Change(services=world.services, config=world.config, quotas=world.quotas))
+    decisions = Planner(world.lb_class).handle(
+        Change(services=world.services, config=world.config, quotas=world.quotas, memory=world.memory, now=world.now)
+    )
     return {decision.service: decision for decision in decisions}
 
 
@@ -99,26 +113,66 @@ class Planner:
         self.services: dict[ServiceKey, Service] = {}
         self.decisions: dict[ServiceKey, Decision] = {}
         self.ledger = Ledger(Config())
+        self.memory = Memory()
         self._waiting: set[ServiceKey] = set()
         self._outbox = Outbox()
 
     def handle(self, change: Change) -> list[Decision]:
         """Take in what is new, and decide what it touches. Before the first configuration nothing is decided."""
         for key, service in change.services.items():
+            known = self.services.get(key)
+            if known is not None and (service is None or service.uid != known.uid):
+                self.ledger.keep(self.memory.bury(key, change.now))
             if service is None:
                 self._forget(key)
             else:
                 self.services[key] = service
+        self._take_memory(change)
         raised = self._take_quotas(change.quotas)
         if change.config is not None:
             self.config = change.config
             self.ledger = Ledger(change.config)
+            for _, remembered in self.memory.deleted():
+                self.ledger.keep(remembered.addresses)
             self._waiting.clear()
             return self._decide(self.services.values())
         if self.config is None:
             return []
         anew = {key: self.services[key] for key in self._waiting if self.services[key].namespace in raised}
         return self._decide({**anew, **{key: one for key, one in change.services.items() if one is not None}}.values())
+
+    def _take_memory(self, change: Change) -> None:
+        """Take in what an earlier process remembered, and forget what has been remembered for long enough.
+
+        What it noted of a Service that is gone, or has no address, is kept back for it: it was deleted, and perhaps made
+        again, while nobody looked.
+        """
+        for key, entry in change.memory.items():
+            service = self.services.get(key)
+            had = service is None or (not service.recorded.addresses and (service.load_balancer or entry.until is not None))
+            if had and key not in self.memory.entries:
+                self.memory.restore(key, entry, change.now)
+                self.ledger.keep(entry.addresses)
+        for entry in self.memory.expire(change.now):
+            self.ledger.let_go(entry.addresses)
+
+    def _remember(self, service: Service, decision: Decision) -> None:
+        """Note what a Service holds, if its addresses shall outlive it."""
+        addresses = () if decision.outcome is Outcome.IGNORED else decision.recorded.addresses
+        if addresses and service.keep_for_s is not None:
+            self.memory.hold(service.key, addresses, service.keep_for_s)
+        elif not self.memory.of_deleted(service.key):  # Else it has returned, and waits for what it had.
+            self.memory.forget(service.key)
+
+    def _let_go_of_kept(self, made: Mapping[ServiceKey, Decision]) -> bool:
+        """Who has addresses now needs none kept back; whether there was somebody, so that others may be served."""
+        if self.memory.wake_at() is None:
+            return False
+        served = [key for key, one in made.items() if self.ledger.addresses_of(key) and self.memory.of_deleted(key)]
+        for key in served:
+            self.ledger.let_go(self.memory.of_deleted(key))
+            self.memory.forget(key)
+        return bool(served)
 
     def _take_quotas(self, quotas: Mapping[str, int] | None) -> frozenset[str]:
         """Namespaces whose quota is another one now; who holds more than that keeps it."""
@@ -213,6 +267,9 @@ class Planner:
             key: set(addresses) for key, addresses in decided.items()
         }
         assert all(len(held.get(key, ())) < 2 for key in self._waiting)
+        self.ledger.check_kept(address for _, one in self.memory.deleted() for address in one.addresses)
+        assert all(held.get(key, ()) == one.addresses for key, one in self.memory.entries.items() if one.until is None)
+        assert not any(key in held for key, _ in self.memory.deleted())
         ours = (key for key, one in self.decisions.items() if one.outcome is not Outcome.IGNORED)
         self._outbox.check_invariants(self.services[key] for key in ours)
 
@@ -235,7 +292,20 @@ class Planner:
                     seeking[service.key] = ()
             else:
                 seeking[service.key] = settled
-        asked = seeking.keys() | (self._waiting if self.ledger.has_freed else self._waiting_for_quota())
+        everybody = self.ledger.has_freed or self.ledger.has_moved
+        self._serve(seeking.keys() | (self._waiting if everybody else self._waiting_for_quota()), seeking, made)
+        while self._let_go_of_kept(made):
+            self._serve(self._waiting, seeking, made)
+        self.ledger.forget_freed()
+        return [self._conclude(decision) for decision in made.values()]
+
+    def _serve(
+        self,
+        asked: AbstractSet[ServiceKey],
+        seeking: Mapping[ServiceKey, tuple[Notice, ...]],
+        made: dict[ServiceKey, Decision],
+    ) -> None:
+        """Give those who want an address one, the oldest first."""
         for service in sorted((self.services[key] for key in asked), key=_age):
             # Who wants a certain address is asked even when all that was freed is taken: its holder may be another one now.
             always = service.key in seeking or service.wanted_addresses or service.namespace in self.quotas
@@ -244,8 +314,6 @@ class Planner:
                     made[service.key] = self._second_address(service, made.get(service.key) or self.decisions[service.key])
                 else:
                     made[service.key] = self._seek(service, seeking.get(service.key, ()))
-        self.ledger.forget_freed()
-        return [self._conclude(decision) for decision in made.values()]
 
     def _waiting_for_quota(self) -> frozenset[ServiceKey]:
         left = self.ledger.left & self.quotas.keys()
@@ -253,11 +321,14 @@ class Planner:
 
     def _over_quota(self, service: Service, addresses: tuple[IPAddress, ...]) -> Refusal | None:
         """Why the namespace of the Service cannot have these addresses too; None if it can."""
+        return self._over_quota_with(service, self.ledger.count_with(service.namespace, addresses))
+
+    def _over_quota_with(self, service: Service, count: int) -> Refusal | None:
         quota = self.quotas.get(service.namespace)
-        if quota is None or self.ledger.count_with(service.namespace, addresses) <= quota:
+        if quota is None or count <= quota:
             return None
-        holds = self.ledger.count_with(service.namespace, ())
-        detail = f'namespace "{service.namespace}" holds {holds} addresses and may have {quota}'
+        # Without a count: it would be another one each time that others come and go, and be written again to all who wait.
+        detail = f'namespace "{service.namespace}" may have {quota} addresses and would have more'
         return Refusal(Reason.NAMESPACE_QUOTA, f"{detail} (annotation lb.metallb-py.io/max-addresses)")
 
     def _holders_first(self, service: Service) -> tuple[bool, tuple[str, ServiceKey]]:
@@ -269,9 +340,11 @@ class Planner:
         if decision.outcome is Outcome.IGNORED:
             self._outbox.forget(key)
         else:
-            decision = replace(decision, verdict=_verdict(decision, self._outbox.believed(service)))
+            verdict = _verdict(decision, self._outbox.believed(service), service.keep_problem)
+            decision = replace(decision, verdict=verdict, complaint=decision.complaint or _complaint_about_keeping(service))
             self._outbox.wish(service, decision.shown, decision.achieved)
             self._outbox.observed(service)
+        self._remember(service, decision)
         self.decisions[key] = decision
         return decision
 
@@ -409,12 +482,13 @@ class Planner:
             return replace(self._without(service, Outcome.REFUSED, found.reason, found.detail, complaint), happened=said)
         self._waiting.discard(service.key)
         self.ledger.claim(service.key, found.addresses, service.use)
+        back = found.addresses == self.memory.of_deleted(service.key)
         quoted = " ".join(f'"{address}"' for address in found.addresses)
         return Decision(
             service=service.key,
             outcome=Outcome.ASSIGNED,
             reason=Reason.ASSIGNED,
-            detail=f'it got {_list(found.addresses)} from pool "{found.pool}"',
+            detail=f'it got {_list(found.addresses)} {"back " if back else ""}from pool "{found.pool}"',
             recorded=Recorded(found.addresses, found.pool),
             happened=said,
             achieved=(Notice("Normal", "IPAllocated", f"Assigned IP [{quoted}]"), *_deprecations(service)),
@@ -429,11 +503,21 @@ class Planner:
         if family is Family.DUAL and service.policy is FamilyPolicy.PREFER_DUAL:
             alone = (service.primary, other_version(service.primary))
         request = Request(
-            service.key, family, service.labels, service.wanted_addresses, service.wanted_pool, alone, service.use
+            service.key,
+            family,
+            service.labels,
+            service.wanted_addresses,
+            service.wanted_pool,
+            alone,
+            service.use,
+            self.memory.of_deleted(service.key),
         )
         found = allocate(request, self.ledger)
         if isinstance(found, Allocation):
             return self._over_quota(service, found.addresses) or found
+        if found.reason in LACKING:  # Of two reasons the one counts that does not come and go with what others do.
+            need = 1 if alone else len(service.cluster_ips)
+            return self._over_quota_with(service, self.ledger.count_with(service.namespace, ()) + need) or found
         return found
 
     def _without(
@@ -468,21 +552,29 @@ class Planner:
         return Decision(service=service.key, outcome=Outcome.IGNORED, reason=reason, detail=detail, recorded=service.recorded)
 
 
-def _verdict(decision: Decision, believed: Recorded) -> Verdict | None:
-    """The condition that a decision asks for.
+def _verdict(decision: Decision, believed: Recorded, problem: str) -> Verdict | None:
+    """The condition that a decision asks for; `problem` is what else is wrong with the Service.
 
-    A Service that keeps what it has and carries no condition of ours (it was there before us) is not written for one.
+    A Service that keeps what it has and carries no condition of ours (it was there before us) is not written for one, unless
+    there is a problem.
     """
-    has = decision.recorded
+    has, and_problem = decision.recorded, f"; {problem}" if problem else ""
     match decision.outcome:
         case Outcome.REFUSED:
-            return Verdict(bool(has.addresses), _word(decision.reason), decision.detail)
-        case Outcome.KEPT if believed == has:
+            return Verdict(bool(has.addresses), _word(decision.reason), decision.detail + and_problem)
+        case Outcome.KEPT if believed == has and not problem:
             return None
         case Outcome.KEPT | Outcome.ASSIGNED:
-            return Verdict(True, _word(Reason.HOLDS_ADDRESS), f'{_list(has.addresses)} from pool "{has.pool}"')
+            held = f'{_list(has.addresses)} from pool "{has.pool}"'
+            return Verdict(True, _word(Reason.HOLDS_ADDRESS), held + and_problem)
         case _:
             return None
+
+
+def _complaint_about_keeping(service: Service) -> Notice | None:
+    if not service.keep_problem or not service.load_balancer:
+        return None
+    return Notice("Warning", "KeepAddressInvalid", f'the address of "{service.key}" will not be kept: {service.keep_problem}')
 
 
 @cache

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
 from controller import memberlist_secret, observe, webhooks
-from controller.metrics import Metrics
+from controller.metrics import Metrics, WebhookTally
 from controller.observe import Stores
 from controller.reconcile import Reconciler
 from controller.settings import Settings
@@ -28,7 +28,7 @@ from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
 from kube.leadership import Leadership
-from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES
+from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, resource_of
 from kube.reviews import Reviewer
 from kube.store import generation
 from telemetry.log import get_logger
@@ -39,7 +39,7 @@ COMPONENT: Final = "metallb-controller"
 LEASE: Final = "metallb-py-controller"
 Part = Callable[[], Awaitable[None]]
 
-FINISHING: Final = frozenset({"status-writer", "events"})
+FINISHING: Final = frozenset({"status-writer", "events", "remembered-addresses"})
 """What goes on for a moment when the process has to end."""
 FINISH_STEP_S: Final = 0.02
 FINISH_S: Final = 1.0
@@ -98,7 +98,8 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
     )
     reconciler.stand_by()
     registry = CollectorRegistry()
-    registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger))
+    answers = WebhookTally()
+    registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger, reconciler.standing, answers))
     ProcessCollector(registry=registry)
     restarts = restart_counter(registry)
     listeners = Listeners(
@@ -114,7 +115,7 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.run(), name="listeners")]
-            for name, part in _parts(client, settings, stores, reconciler, recorder, leadership):
+            for name, part in _parts(client, settings, stores, reconciler, recorder, leadership, answers):
                 tasks.append(supervise(group, name, part, restarts=restarts))
             await stop.wait()
             log.info("controller_stopping")
@@ -138,6 +139,7 @@ async def _finish(reconciler: Reconciler, recorder: EventRecorder) -> None:
     try:
         async with asyncio.timeout(FINISH_S):
             await reconciler.writer.idle()
+            await reconciler.remembered.idle()
             while len(recorder.correlator):  # noqa: ASYNC110 - the recorder tells nobody when its queue is empty
                 await asyncio.sleep(FINISH_STEP_S)
     except TimeoutError:
@@ -166,12 +168,13 @@ def _parts(
     reconciler: Reconciler,
     recorder: EventRecorder,
     leadership: Leadership,
+    answers: WebhookTally,
 ) -> Iterator[tuple[str, Part]]:
     """Name and coroutine function of everything that runs as long as the process."""
     yield "events", recorder.run
     if settings.ml_secret_name:
         yield "memberlist-secret", _secret_maker(client, settings)
-    yield from webhooks.parts(client, settings)
+    yield from webhooks.parts(client, settings, answers)
     if settings.webhook_mode == "onlywebhook":
         get_logger("controller").warning("no_addresses_assigned", because="--webhook-mode=onlywebhook")
         return
@@ -189,7 +192,7 @@ def _parts(
         client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=observe.namespace_fingerprint, log=log
     )
     for kind, store in stores.reported.items():
-        resource = webhooks.resource_of(kind)
+        resource = resource_of(kind)
         reported = Reflector(client, resource, store, dirty=dirty, fingerprint=generation, namespace=own, log=log)
         yield resource.plural, reported.run
     yield "configuration-state", reconciler.states.run
@@ -197,6 +200,7 @@ def _parts(
     yield "reconcile", reconciler.run
     yield "status-writer", reconciler.writer.run
     yield "pool-statuses", reconciler.pool_statuses.run
+    yield "remembered-addresses", reconciler.remembered.run
     yield "lease", leadership.run
     yield "leading", _leading(leadership, services, reconciler)
     yield "services", _after_first_try(leadership, services)
@@ -217,6 +221,7 @@ def _leading(leadership: Leadership, services: Reflector[Service], reconciler: R
             await leadership.until_leading()
             if not leadership.without_lease:
                 await services.listed_since(leadership.since)
+            await reconciler.remembered.load()
             reconciler.take_over()
             await leadership.until_lost()
             reconciler.stand_by()

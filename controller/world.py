@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
+from controller.ipam.memory import Remembered
 from controller.ipam.sharing import ALONE, Use
 
 
@@ -80,7 +81,8 @@ class Service:
 
     `wanted_addresses` and `wanted_pool` are the user's requests; `request_problem` says why a request cannot be read, and
     is empty if it can. `created` is an RFC 3339 time, which sorts as text. `primary` is the version (4 or 6) of the first of
-    its IP families.
+    its IP families. `keep_for_s` says how long its addresses outlive it (None: not at all), `keep_problem` why that cannot be
+    read.
     """
 
     key: ServiceKey
@@ -97,6 +99,8 @@ class Service:
     wanted_pool: PoolName | None = None
     request_problem: str = ""
     use: Use = ALONE
+    keep_for_s: float | None = None
+    keep_problem: str = ""
     deprecated_annotations: tuple[str, ...] = ()
     recorded: Recorded = NOTHING
 
@@ -116,10 +120,12 @@ class World:
     """All inputs of a plan.
 
     `lb_class` is the class whose Services are ours; empty means those without a class. `quotas` say how many different
-    addresses the Services of a namespace may hold.
+    addresses the Services of a namespace may hold. `memory` is what an earlier process remembered, `now` the time (Unix seconds).
     """
 
     config: Config
     services: Mapping[ServiceKey, Service]
     lb_class: str = ""
     quotas: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    memory: Mapping[ServiceKey, Remembered] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    now: float = 0.0

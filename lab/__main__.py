@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -63,7 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     supervise = verb("supervise", _supervise, "be the lab, in the foreground (up starts this)", "supervise")
     for each in (up, supervise):
         each.add_argument("--nodes", type=int, default=3, metavar="N", help="how many nodes (default 3)")
+        each.add_argument(
+            "--api",
+            choices=("lab", "real"),
+            default="lab",
+            help="the lab's API server, or the etcd and kube-apiserver in $KUBEBUILDER_ASSETS",
+        )
         each.add_argument("--net", type=_network, metavar="CIDR", help="network of the switch (default 192.168.20.0/24)")
+        mode = "kube-proxy's mode; ipvs shows the trap of strictARP: false (default nftables)"
+        each.add_argument("--proxy-mode", choices=topology.PROXY_MODES, default=topology.NFTABLES, help=mode)
     verb("down", _down, "take the lab away, also what a killed one left", "down")
     status = verb("status", _status, "what is up", "status -o json")
     verb("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig", "kubeconfig")
@@ -74,8 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     scenario = verb("run", _run, "run a scenario and measure", "run node_death --runs 10 -o json")
     scenario.add_argument("scenario", metavar="SCENARIO", help="first_service or node_death")
     scenario.add_argument("--runs", type=int, default=1, metavar="N", help="how often (default 1)")
+    scenario.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the longest run's timeline")
+    _record_verbs(verb)
     for each in (status, scenario):
         each.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    chaos = verb("chaos", _chaos, "random faults in a lab of its own, and what came of them", "chaos --minutes 3 --seed 7")
+    chaos.add_argument(
+        "--minutes", type=float, default=3.0, metavar="M", help="minutes with faults (default 3); the calm between comes on top"
+    )
+    chaos.add_argument(
+        "--seed", type=int, metavar="S", help="the same seed makes the same faults (default: by the clock; printed)"
+    )
+    chaos.add_argument("--nodes", type=int, default=5, metavar="N", help="how many nodes (default 5)")
+    chaos.add_argument("--services", type=int, default=200, metavar="N", help="how many Services (default 200)")
     demo = verb("demo", _demo, "the main job, shown step by step", "demo --keep")
     demo.add_argument("--keep", action="store_true", help="leave the lab up")
     return parser
@@ -97,7 +118,7 @@ def _fault_verbs(verb: Callable[[str, Any, str, str], argparse.ArgumentParser]) 
     link.add_argument("action", choices=("down", "up"))
     link.add_argument("node", metavar="NODE")
     link.set_defaults(fault=lambda given: faults.LinkDown(given.node))
-    api = verb("api", _inject_or_heal, "kill the API server (SIGKILL) and keep it away, or let it come back", "api stop")
+    api = verb("api", _inject_or_heal, "kill the API server (SIGKILL) and keep it away, or bring it back", "api stop")
     api.add_argument("action", choices=("stop", "start"))
     api.set_defaults(fault=lambda _: faults.ApiStop())
     split = verb("partition", _inject, "let no frame pass between groups of machines", "partition 'n1,n2 | n3'")
@@ -123,6 +144,29 @@ def _fault_verbs(verb: Callable[[str, Any, str, str], argparse.ArgumentParser]) 
     process.add_argument("name", metavar="NAME", help="the container's name, or how its Pod's name starts")
 
 
+def _record_verbs(verb: Callable[[str, Any, str, str], argparse.ArgumentParser]) -> None:
+    """What passes the wire, and what happened when."""
+    taken = verb(
+        "capture", _capture, "write what passes a machine's cable to a file, until interrupted", "capture n1 -w n1.pcap"
+    )
+    taken.add_argument("machine", metavar="MACHINE", help="n1, n2, …, client, cp")
+    taken.add_argument("-w", "--write", type=Path, required=True, metavar="FILE.pcap")
+    taken.add_argument("--for", dest="for_s", type=float, metavar="SECONDS", help="end after so long")
+    taken.add_argument("--count", type=int, metavar="N", help="end after so many frames")
+    taken.add_argument("--filter", default="", metavar="EXPRESSION", help="as tcpdump's: 'arp or icmp6 or udp port 7946'")
+    order = verb(
+        "timeline",
+        _timeline,
+        "what happened in which order: logs, faults, frames of captures",
+        "timeline --last 10 --capture n1.pcap",
+    )
+    order.add_argument("--capture", type=Path, action="append", default=[], metavar="FILE.pcap", help="any number of times")
+    order.add_argument(
+        "--last", type=float, metavar="SECONDS", help="only what happened since so long ago (default: everything)"
+    )
+    order.add_argument("-o", "--output", choices=("text", "json", "svg"), default="text")
+
+
 def _named_fault(arguments: argparse.Namespace) -> AnyFault | None:
     """The fault that these words would make; None for no words."""
     if not arguments.words:
@@ -143,7 +187,8 @@ def _network(text: str) -> IPv4Network:
 
 
 def _up(where: Paths, arguments: argparse.Namespace) -> int:
-    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net)
+    options = {"api": arguments.api, "proxy_mode": arguments.proxy_mode}
+    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net, **options)
     plan = topology.plan(topology.lab_id(where.root), nodes=arguments.nodes, network=arguments.net)
     nodes = ", ".join(f"{node.name} {node.ip}" for node in plan.nodes)
     print(f"lab: ready: {nodes}; client {plan.client.ip}; control plane {plan.control_plane.ip}")
@@ -162,7 +207,8 @@ def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
     def supervise() -> int:
         from lab.supervisor import main as be_the_lab  # noqa: PLC0415 - Nor does the guardian need the cluster.
 
-        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net))
+        options = {"api": arguments.api, "proxy_mode": arguments.proxy_mode}
+        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net, **options))
 
     return guarded(where, supervise)
 
@@ -235,10 +281,60 @@ def _kill_process(where: Paths, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _capture(where: Paths, arguments: argparse.Namespace) -> int:
+    from lab import capture  # noqa: PLC0415 - As above.
+
+    line = capture.command(
+        lifecycle.running_topology(where),
+        arguments.machine,
+        arguments.write.absolute(),
+        for_s=arguments.for_s,
+        count=arguments.count,
+        only=arguments.filter,
+    )
+    sys.stdout.flush()
+    os.execvp(line[0], line)  # noqa: S606 - As in _exec: Ctrl-C is for the command.
+
+
+def _timeline(where: Paths, arguments: argparse.Namespace) -> int:
+    from lab import picture, timeline  # noqa: PLC0415 - As above.
+
+    state = where.read_state()
+    nodes, network = (state.nodes, IPv4Network(state.network)) if state else (9, None)
+    plan = topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
+    since = time.monotonic() - arguments.last if arguments.last is not None else float("-inf")
+    frames = (timeline.from_capture(file, plan) for file in arguments.capture)
+    moments = timeline.merged(*timeline.logs(where.logs), *frames, since=since)
+    if not moments:
+        raise LabError(f"nothing happened: no logs in {where.logs}{' since then' if arguments.last is not None else ''}")
+    zero = next((moment.at for moment in moments if moment.kind == "fault"), moments[0].at)
+    match arguments.output:
+        case "json":
+            print(msgspec.json.format(msgspec.json.encode({"zero": zero, "moments": moments})).decode())
+        case "svg":
+            print(
+                picture.svg(
+                    moments,
+                    zero=zero,
+                    title=f"{where.root}, from {'the first fault' if zero != moments[0].at else 'its start'}",
+                )
+            )
+        case _:
+            print(*timeline.text(moments, zero=zero), sep="\n")
+    return 0
+
+
 def _run(where: Paths, arguments: argparse.Namespace) -> int:
     from lab.scenarios import run  # noqa: PLC0415 - The verbs of every day need not load it.
 
-    return run(where, arguments.scenario, runs=arguments.runs, output=arguments.output)
+    return run(where, arguments.scenario, runs=arguments.runs, output=arguments.output, drawn=arguments.picture)
+
+
+def _chaos(where: Paths, arguments: argparse.Namespace) -> int:
+    from lab.chaos.driver import chaos  # noqa: PLC0415 - As above.
+
+    seed = arguments.seed if arguments.seed is not None else time.time_ns() % 1_000_000
+    return chaos(where, length_s=arguments.minutes * 60, seed=seed, nodes=arguments.nodes, services=arguments.services)
 
 
 def _demo(where: Paths, arguments: argparse.Namespace) -> int:

@@ -10,7 +10,10 @@ What it makes, in this order:
 * It enters the network namespace, and a new mount namespace where every volume is bound to its mount path. Where the mount
   path does not exist, its nearest existing parent is covered by a tmpfs of links to what was there, so nothing is ever
   written to the host's own directories; the kernel drops all of it with the last process.
-* It drops the capabilities that SPEC does not list from the bounding set and sets no_new_privs.
+* Directories in `hide` are empty, and so is every directory on the way to `keep` that the program's user may not enter (a clone
+  in /root): of what is there, only `keep` is seen. So a container does not see the files of others, whoever it runs as.
+* With `read_only` nothing can be written but volumes that may be, `scratch` and what the kernel makes (/dev/shm, /proc).
+* It drops the capabilities that SPEC does not list from the bounding set, sets no_new_privs and takes its user and groups.
 
 SIGTERM, SIGINT, SIGQUIT and SIGHUP are passed on to the program. The exit status is the program's, 128 + n after signal n,
 127 when it could not be started. The program's process id, as the host counts, is written to SPEC's `pid_file`.
@@ -20,10 +23,15 @@ import ctypes
 import json
 import os
 import signal
+import struct
 import sys
 from pathlib import Path
 from typing import Final, TypedDict
 
+AT_FDCWD: Final = -100
+AT_RECURSIVE: Final = 0x8000
+SYS_MOUNT_SETATTR: Final = 442
+MOUNT_ATTR_RDONLY: Final = 1
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
@@ -100,6 +108,11 @@ class Spec(TypedDict):
     mounts: list[Mount]
     scratch: str  # An existing directory below which this program may make what it needs.
     capabilities: list[str] | None  # Those to keep, without CAP_; None: all.
+    user: int
+    groups: list[int]  # The first is the group of the process, the others supplement it.
+    hide: list[str]
+    keep: list[str]  # Directories that can be seen wherever they are.
+    read_only: bool
     pid_file: str
 
 
@@ -123,14 +136,46 @@ def _enter_network(path: str) -> None:
     os.close(descriptor)
 
 
+def _set_read_only(path: str, *, on: bool, recursive: bool) -> None:
+    """Make a mount, or all from there on, read-only or not (mount_setattr, Linux 5.12)."""
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_RDONLY if on else 0, 0 if on else MOUNT_ATTR_RDONLY, 0, 0)
+    flags = AT_RECURSIVE if recursive else 0
+    result = _libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, attributes, ctypes.c_size_t(len(attributes)))
+    _check(result, f"mount attributes of {path}")
+
+
+def _closed(path: Path, spec: Spec) -> Path | None:
+    """The first directory on the way to a path that the program may not enter."""
+    capabilities = {*CAPABILITIES} if spec["capabilities"] is None else {*spec["capabilities"]}
+    if spec["user"] == 0 and capabilities & {"DAC_OVERRIDE", "DAC_READ_SEARCH"}:
+        return None
+    for directory in reversed(path.parents):
+        found = directory.stat()
+        if not found.st_mode & (0o100 if found.st_uid == spec["user"] else 0o001):
+            return directory
+    return None
+
+
 class _Files:
     """The container's view of the file system while it is being arranged."""
 
-    def __init__(self, scratch: str) -> None:
-        self._originals = Path(scratch) / "originals"
+    def __init__(self, spec: Spec) -> None:
+        self._originals = Path(spec["scratch"]) / "originals"
         self._covered: set[Path] = set()
         _mount("none", "/", "none", MS_REC | MS_SLAVE)
         self._originals.mkdir(exist_ok=True)
+        keep = [Path(path).resolve() for path in (*spec["keep"], spec["scratch"])]
+        hide = {Path(path).resolve() for path in spec["hide"]} | {_closed(path, spec) for path in keep}
+        # Opened before anything is hidden: what is kept is shown again through these.
+        opened = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in keep}
+        for directory in sorted(each for each in hide if each is not None and each.exists()):
+            _mount("tmpfs", str(directory), "tmpfs", 0)
+            directory.chmod(0o755)
+            for path in sorted(path for path in keep if path.is_relative_to(directory)):
+                path.mkdir(parents=True, exist_ok=True)
+                _mount(f"/proc/self/fd/{opened[path]}", str(path), "none", MS_BIND)
+        for descriptor in opened.values():
+            os.close(descriptor)
         _mount("tmpfs", str(self._originals), "tmpfs", 0)
 
     def show(self, volume: Mount) -> None:
@@ -166,9 +211,15 @@ class _Files:
 
 def _arrange_files(spec: Spec) -> None:
     """Bind every volume to its place; afterwards /proc and /sys speak of this container."""
-    files = _Files(spec["scratch"])
+    files = _Files(spec)
     for volume in sorted(spec["mounts"], key=lambda volume: volume["target"]):
         files.show(volume)
+    if spec["read_only"]:
+        _mount(spec["scratch"], spec["scratch"], "none", MS_BIND | MS_REC)
+        _set_read_only("/", on=True, recursive=True)
+        for path in (spec["scratch"], *(volume["target"] for volume in spec["mounts"] if not volume["read_only"])):
+            _set_read_only(path, on=False, recursive=False)
+        _mount("tmpfs", "/dev/shm", "tmpfs", 0)  # noqa: S108 - Every container has its own.
     _mount("proc", "/proc", "proc", 0)
     if spec["network"] is not None:
         _mount("sysfs", "/sys", "sysfs", 0)
@@ -181,12 +232,21 @@ def _drop_capabilities(keep: list[str]) -> None:
     _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
+def _take_identity(user: int, groups: list[int]) -> None:
+    """Give up the user that started this, for good; the capabilities of a user that is not root end with that."""
+    os.setgroups(groups[1:])
+    os.setresgid(groups[0], groups[0], groups[0])
+    os.setresuid(user, user, user)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # Another user, and the kernel forgets it.
+
+
 def _become(spec: Spec) -> None:
     """In the child: make the surroundings, then turn into the program. Returns never; raises OSError."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _arrange_files(spec)
     if spec["capabilities"] is not None:
         _drop_capabilities(spec["capabilities"])
+    _take_identity(spec["user"], spec["groups"])
     os.chdir(spec["cwd"])
     os.execvpe(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606 - Becoming another program is what this is for.
 

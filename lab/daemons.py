@@ -20,8 +20,20 @@ TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 async def statuses(where: Paths) -> list[dict[str, Any]]:
     """The /status document of every daemon that answers."""
-    found = [await _read(path) for path in sorted(where.pods.rglob("*.sock"))]
+    found = [await _read(path) for path in _sockets(where.pods)]
     return [status for status in found if status is not None]
+
+
+async def status_below(directory: Path) -> dict[str, Any] | None:
+    """The /status document of the daemon whose socket is in a Pod's directory, if one answers."""
+    for path in _sockets(directory):
+        if (status := await _read(path)) is not None:
+            return status
+    return None
+
+
+def _sockets(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.sock"))
 
 
 async def _read(path: Path) -> dict[str, Any] | None:

@@ -51,7 +51,8 @@ class Command:
     directories: Sequence[str] = ()
     needs_api: bool = False
     default_capabilities: Sequence[str] | None = DEFAULT_CAPABILITIES
-    honours_capabilities: bool = True
+    as_written: bool = True
+    """Runs with the user, the capabilities and the read-only root of its manifest."""
     cwd: Path = Path("/")
 
 
@@ -93,6 +94,12 @@ def _python(module: str) -> Callable[[Sequence[str], Sequence[str], Path], Comma
     return make
 
 
+def _agnhost(command: Sequence[str], args: Sequence[str], _here: Path) -> Command:
+    """The lab's own stand-in for the Kubernetes project's test image."""
+    words = [*command[1:], *args]
+    return Command((sys.executable, "-m", "lab.agnhost", *words), env={"PYTHONUNBUFFERED": "1"}, cwd=CLONE)
+
+
 def _ingress(command: Sequence[str], args: Sequence[str], here: Path) -> Command:
     """The lab's own stand-in for ingress-nginx, with the flags of the real one."""
     words = [*command, *args]
@@ -102,8 +109,8 @@ def _ingress(command: Sequence[str], args: Sequence[str], here: Path) -> Command
         (sys.executable, "-m", "lab.ingress", f"--lab-directory={here}", *words),
         env={"PYTHONUNBUFFERED": "1"},
         needs_api=True,
-        # The real one runs as user 101; nginx as root wants to change users for its workers, which takes capabilities.
-        honours_capabilities=False,
+        # The real one is user 101, with a capability that its image gives to the file nginx; files here are the machine's.
+        as_written=False,
         cwd=CLONE,
     )
 
@@ -116,31 +123,41 @@ def _nginx(listen: int, location: str) -> Callable[[Sequence[str], Sequence[str]
             raise ImageError(f"the lab's nginx takes no command or args, not {[*command, *args]}")
         return Command(
             (NGINX, "-p", str(here), "-e", "stderr", "-c", str(here / "nginx.conf")),
-            files={"nginx.conf": nginx_configuration(here, f"server {{ listen {listen}; listen [::]:{listen}; {location} }}")},
+            files={
+                "nginx.conf": nginx_configuration(
+                    here, f"access_log /dev/stdout; server {{ listen {listen}; listen [::]:{listen}; {location} }}"
+                )
+            },
             directories=("temporary",),
         )
 
     return make
 
 
-def nginx_configuration(here: Path, http: str, *, workers: int = 1) -> str:
-    """A whole nginx.conf that writes nowhere but below `here` and logs to its standard output; `http` goes into that block."""
+def nginx_configuration(here: Path, http: str, *, stream: str = "", before: str = "") -> str:
+    """A whole nginx.conf that writes nowhere but below `here` and to its standard error.
+
+    `http` and `stream` go into those blocks, `before` goes before them.
+    """
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f'{kind}_temp_path "{here}/temporary/{kind}";' for kind in kinds)
+    streams = f"stream {{\n    {stream}\n}}" if stream else ""
     return f"""
+{before}
 daemon off;
 user root;
-worker_processes {workers};
+worker_processes 1;
+worker_shutdown_timeout 240s;
 pid "{here}/nginx.pid";
 lock_file "{here}/nginx.lock";
 error_log stderr notice;
 events {{ worker_connections 1024; }}
 http {{
     include /etc/nginx/mime.types;
-    access_log /dev/stdout;
     {temporary}
     {http}
 }}
+{streams}
 """
 
 
@@ -148,6 +165,7 @@ _IMAGES: Final[Mapping[str, Callable[[Sequence[str], Sequence[str], Path], Comma
     "nginx": _nginx(80, f"root {NGINX_PAGES}; index index.html;"),
     "quay.io/metallb-py/controller": _python("controller"),
     "quay.io/metallb-py/speaker": _python("speaker"),
+    "registry.k8s.io/e2e-test-images/agnhost": _agnhost,
     "registry.k8s.io/ingress-nginx/controller": _ingress,
     "registry.k8s.io/defaultbackend-amd64": _nginx(
         8080,
@@ -158,7 +176,7 @@ _IMAGES: Final[Mapping[str, Callable[[Sequence[str], Sequence[str], Path], Comma
 
 def capabilities(command: Command, *, add: Sequence[str], drop: Sequence[str]) -> tuple[str, ...] | None:
     """The capabilities a container keeps: the runtime's default, less what it drops, plus what it adds. None: all."""
-    if not command.honours_capabilities:
+    if not command.as_written:
         return None
     names = {name.removeprefix("CAP_") for name in add}
     dropped = {name.removeprefix("CAP_") for name in drop}

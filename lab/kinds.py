@@ -131,10 +131,24 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     drop: tuple[str, ...] | None = None
 
 
-class SecurityContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of a container's security settings, those the lab honours."""
+class SecurityContext(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Of a container's security settings, those the lab honours. None: what the Pod says."""
 
     capabilities: Capabilities | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    read_only_root_filesystem: bool = False
+
+
+class PodSecurityContext(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What holds for all containers of a Pod. `fs_group` owns its volumes."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool = False
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -162,6 +176,7 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     service_account_name: str = ""
     termination_grace_period_seconds: int = 30
     node_selector: dict[str, str] | None = None
+    security_context: PodSecurityContext = PodSecurityContext()
 
 
 class PodIP(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

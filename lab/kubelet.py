@@ -5,9 +5,9 @@ each; the task makes the Pod's network and volumes, starts its containers (lab.i
 surroundings), probes them, restarts them, reports the Pod's status, and takes all of it away when the Pod is deleted.
 
 What differs from a real kubelet: a readiness probe is repeated every 0.2 s until it succeeds for the first time; the first
-restart comes after 0.1 s, later ones after at most 5 s; liveness probes are not run; init containers, projected volumes and
-exec probes are refused, and the Pod says so in its status. runAsUser is not set: processes are root with the capabilities
-of the manifest, because a clone may lie where only root can read.
+restart comes after 0.1 s, later ones after at most 1 s; liveness probes are not run; init containers, projected volumes and
+exec probes are refused, and the Pod says so in its status. A container sees the machine's files, but of the lab's only those of
+its own Pod.
 
 power_off() is what a power cut does to a node: everything dies at once and nothing is reported any more. freeze() stops all
 processes and the kubelet with them: nothing is started, probed, stopped or reported before thaw().
@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -34,16 +36,17 @@ from kube.objects import ObjectKey
 from lab import images, namespaces, netns, podspec, processes
 from lab.client import LabClient, timestamp
 from lab.container import Mount
-from lab.kinds import PODS, Container, Pod, Probe
+from lab.kinds import PODS, Capabilities, Container, Pod, Probe, SecurityContext
 from lab.podspec import Missing, PodError
 from lab.topology import API_PORT, Node, Topology
+from lab.workloads import is_ready
 from telemetry.log import get_logger
 
 SERVICE_ACCOUNT_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_VALID_S: Final = 86400 * 30
 RETRY_S: Final = 0.5
 FIRST_RESTART_S: Final = 0.1
-LONGEST_RESTART_S: Final = 5.0
+LONGEST_RESTART_S: Final = 1.0
 STEADY_AFTER_S: Final = 10.0
 EAGER_PROBE_S: Final = 0.2
 VOLUME_REFRESH_S: Final = 10.0
@@ -56,6 +59,7 @@ class Places:
     """Where a kubelet keeps things, and how its Pods reach the API server."""
 
     topology: Topology
+    state: Path
     pods: Path
     logs: Path
     ca: Callable[[], bytes]
@@ -118,6 +122,8 @@ class Kubelet:
                 state = self._pods[uid] = _PodState(pod, self._places.pods / uid)
             if state.pod is not pod:
                 state.pod = pod
+                if _reported_ready(state) and not is_ready(pod):  # While the node was silent others said that it is not.
+                    state.reported = None
                 state.changed.set()
         for uid, state in self._pods.items():
             if uid not in mine and state.pod.metadata.deletion_timestamp is None:
@@ -158,9 +164,12 @@ class Kubelet:
         """Let the node run again; the next look() starts its Pods."""
         self.powered = True
 
-    def freeze(self) -> None:
-        """Stop all processes of the node, and act no more."""
+    async def freeze(self) -> None:
+        """Stop all processes of the node, and act no more. A program that is just being started is waited for."""
         self._awake.clear()
+        running = [each.running for state in self._pods.values() for each in state.containers.values() if each.running]
+        while any(each.alive and each.pid is None for each in running):  # noqa: ASYNC110 - A file tells the pid, no event.
+            await asyncio.sleep(0.01)
         processes.signal_all(self._all_pids(), signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -189,7 +198,7 @@ class Kubelet:
                 await self._wait_with(state, "ContainerCreating", str(error))
         await self._awake.wait()
         await _stop(state, grace_s=float(state.pod.spec.termination_grace_period_seconds))
-        self._clear(state)
+        await self._clear(state)
         await self._forget(state)
         self._pods.pop(uid, None)
 
@@ -210,14 +219,15 @@ class Kubelet:
         state.started_at = state.started_at or timestamp()
         await self._report(state)
         state.directory.mkdir(parents=True, exist_ok=True)
+        state.directory.chmod(0o755)
         if state.pod.spec.host_network:
             state.network = self._places.topology.netns(self.node.name)
             state.addresses = (self.node.ip, self.node.ip6)
         elif state.network is None:
             taken = {each.addresses for each in self._pods.values()}
             addresses = state.addresses = next(free for free in self.node.pod_addresses() if free not in taken)
-            name = state.pod.metadata.uid.replace("-", "")[:11]
-            netns.remove([self._places.topology.netns(f"pod-{name}")])
+            name = _cable(state.pod)
+            await netns.detach_pod(self._places.topology, self.node, pod=name)
             state.network = await netns.attach_pod(self._places.topology, self.node, pod=name, addresses=addresses)
 
     async def _volumes(self, state: _PodState) -> tuple[dict[str, Path], Mapping[tuple[str, str], podspec.CONTENTS]]:
@@ -238,7 +248,9 @@ class Kubelet:
                 name = getattr(source, "secret_name", "") or getattr(source, "name", "")
                 data = contents.get((kind, name), {})
                 chosen = podspec.files(data, source.items, of=f"{kind} {name!r}", optional=source.optional)
-                _write_files(path, chosen, mode=source.default_mode)
+                _write_files(path, chosen, mode=source.default_mode, group=pod.spec.security_context.fs_group)
+            if volume.empty_dir is not None:
+                _open_to_all(path, pod.spec.security_context.fs_group)
         return where, contents
 
     async def _read_sources(self, pod: Pod) -> dict[tuple[str, str], podspec.CONTENTS]:
@@ -287,7 +299,7 @@ class Kubelet:
         directory = state.directory / "serviceaccount"
         directory.mkdir(exist_ok=True)
         files = {"token": token.encode(), "ca.crt": self._places.ca(), "namespace": meta.namespace.encode()}
-        _write_files(directory, files, mode=0o600)
+        _write_files(directory, files, mode=0o644)  # As in a cluster: nobody but the Pod's containers sees the directory.
 
     def _program(
         self,
@@ -302,7 +314,9 @@ class Kubelet:
         if container.readiness_probe is not None:
             podspec.probe_target(container, container.readiness_probe, pod_ip=_ip(state))  # Refuse it before it runs.
         pod, here, host_ip = state.pod, state.directory / container.name, str(self.node.ip)
+        who = podspec.identity(pod, container) if command.as_written else podspec.Identity(0, (0,))
         here.mkdir(exist_ok=True)
+        here.chmod(0o755)
         for name in command.directories:
             (here / name).mkdir(exist_ok=True)
         for name, text in command.files.items():
@@ -311,7 +325,11 @@ class Kubelet:
             Mount(source=str(volumes[each.name] / each.sub_path), target=each.mount_path, read_only=each.read_only)
             for each in container.volume_mounts or ()
         ]
-        base = {"HOSTNAME": self.node.name if pod.spec.host_network else pod.metadata.name, "HOME": "/root", **command.env}
+        base = {
+            "HOSTNAME": self.node.name if pod.spec.host_network else pod.metadata.name,
+            "HOME": "/" if who.user else "/root",
+            **command.env,
+        }
         if command.needs_api:
             source = str(state.directory / "serviceaccount")
             mounts.append(Mount(source=source, target=SERVICE_ACCOUNT_DIRECTORY, read_only=True))
@@ -321,16 +339,25 @@ class Kubelet:
             }
         downward = podspec.fields(pod, pod_ip=_ip(state), host_ip=host_ip)
         env = podspec.environment(container, downward, lambda kind, name: contents.get((kind, name)), base)
-        wanted = container.security_context and container.security_context.capabilities
+        security = container.security_context or SecurityContext()
+        wanted = security.capabilities or Capabilities()
+        output = self._places.logs / f"{pod.metadata.namespace}_{pod.metadata.name}_{container.name}.log"
+        output.touch(mode=0o600)
+        os.chown(output, who.user, -1)  # Programs open /dev/stdout.
         return processes.Program(
             argv=tuple(podspec.expand(word, env) for word in command.argv),
             scratch=here,
-            log=self._places.logs / f"{pod.metadata.namespace}_{pod.metadata.name}_{container.name}.log",
+            log=output,
             cwd=command.cwd,
             env=env,
             network=state.network,
             mounts=mounts,
-            capabilities=images.capabilities(command, add=(wanted and wanted.add) or (), drop=(wanted and wanted.drop) or ()),
+            capabilities=images.capabilities(command, add=wanted.add or (), drop=wanted.drop or ()),
+            user=who.user,
+            groups=who.groups,
+            hide=(self._places.state,),
+            keep=(images.CLONE, Path(sys.prefix), Path(sys.base_prefix), state.directory),
+            read_only=security.read_only_root_filesystem and command.as_written,
         )
 
     async def _keep_running(self, state: _PodState, container: Container, program: processes.Program) -> None:
@@ -416,9 +443,9 @@ class Kubelet:
             with contextlib.suppress(KubeError, Missing, PodError):
                 await self._volumes(state)
 
-    def _clear(self, state: _PodState) -> None:
+    async def _clear(self, state: _PodState) -> None:
         if state.network is not None and not state.pod.spec.host_network:
-            netns.remove([state.network])
+            await netns.detach_pod(self._places.topology, self.node, pod=_cable(state.pod))
         shutil.rmtree(state.directory, ignore_errors=True)
 
     async def _forget(self, state: _PodState) -> None:
@@ -515,9 +542,18 @@ def _container_status(container: Container, known: _ContainerState) -> dict[str,
     }
 
 
+def _cable(pod: Pod) -> str:
+    """What a Pod's namespace and cable are called; a link's name is short."""
+    return pod.metadata.uid.replace("-", "")[:11]
+
+
 def _gone(pod: Pod) -> Pod:
     """A Pod that the API forgot before we did: treat it as being deleted."""
     return replace(pod, metadata=replace(pod.metadata, deletion_timestamp=timestamp()))
+
+
+def _reported_ready(state: _PodState) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in (state.reported or {}).get("conditions", ()))
 
 
 def _is_going(state: _PodState) -> bool:
@@ -544,8 +580,15 @@ async def _wait(changed: asyncio.Event, limit_s: float | None) -> None:
     changed.clear()
 
 
-def _write_files(directory: Path, files: podspec.CONTENTS, *, mode: int) -> None:
-    """Make a directory hold exactly these files; each changes at once or not at all."""
+def _open_to_all(directory: Path, group: int | None) -> None:
+    """Let every container of the Pod write to a directory; files made there belong to the Pod's group, if it has one."""
+    if group is not None:
+        os.chown(directory, -1, group)
+    directory.chmod(0o777 if group is None else 0o2777)
+
+
+def _write_files(directory: Path, files: podspec.CONTENTS, *, mode: int, group: int | None = None) -> None:
+    """Make a directory hold exactly these files; each changes at once or not at all. Their group may read them."""
     for name, content in files.items():
         path = directory / name
         if path.exists() and path.read_bytes() == content:
@@ -553,6 +596,9 @@ def _write_files(directory: Path, files: podspec.CONTENTS, *, mode: int) -> None
         unfinished = directory / f".{Path(name).name}.new"
         unfinished.write_bytes(content)
         unfinished.chmod(mode)
+        if group is not None:
+            os.chown(unfinished, -1, group)
+            unfinished.chmod(mode | 0o040)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.rename(path)
     for path in directory.iterdir():

@@ -17,7 +17,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
-from lab import control, leftovers, namespaces, topology
+from lab import control, leftovers, namespaces, realapi, topology
 from lab.images import CLONE, NGINX
 from lab.paths import LAB, LabError, Paths, State
 from lab.processes import BASE_PATH
@@ -63,8 +63,23 @@ def check_machine(identity: str) -> None:
             raise MissingError(f"the lab needs {program}; apt-get install {package} brings it")
 
 
-def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> None:
-    """Bring a lab up in the background and return when it is ready.
+def _check_real_api() -> None:
+    try:
+        if realapi.assets() is None:
+            raise MissingError(f"--api real needs {realapi.ENVIRONMENT}, the directory with etcd and kube-apiserver")
+    except OSError as error:
+        raise MissingError(str(error)) from None
+
+
+def up(
+    where: Paths,
+    *,
+    nodes: int = 3,
+    network: IPv4Network | None = None,
+    api: str = "lab",
+    proxy_mode: str = topology.NFTABLES,
+) -> None:
+    """Bring a lab up in the background and return when it is ready; with the API server `lab` or `real`.
 
     Raises:
         MissingError: this machine cannot run one.
@@ -72,6 +87,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         LabError: one is up already, or it did not come up; nothing is left of it.
 
     """
+    if api == "real":
+        _check_real_api()
     check_machine(topology.lab_id(where.root))
     topology.plan(topology.lab_id(where.root), nodes=nodes, network=network)
     left = where.read_state()
@@ -81,7 +98,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None) -> N
         shutil.rmtree(where.logs, ignore_errors=True)
         where.logs.mkdir(parents=True)
     # setsid --fork: the supervisor is nobody's child, so that nobody has to wait for it.
-    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
+    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise"]
+    command += ["--nodes", str(nodes), "--api", api, "--proxy-mode", proxy_mode]
     if network is not None:
         command += ["--net", str(network)]
     with where.supervisor_log.open("ab") as log:

@@ -11,6 +11,7 @@ the node's routing and the Service rules there; two Pods of a node never talk pa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Any, Final
@@ -143,6 +144,18 @@ async def attach_pod(topology: Topology, node: Node, *, pod: str, addresses: tup
             await route.route("add", dst=f"{gateway}/{32 if four else 128}", oif=link, scope="link" if four else "global")
             await route.route("add", dst="0.0.0.0/0" if four else "::/0", gateway=str(gateway))
     return namespace
+
+
+async def detach_pod(topology: Topology, node: Node, *, pod: str) -> None:
+    """Take a Pod's namespace away.
+
+    Its cable goes at once: the kernel frees namespaces when it has time, and until then this one would answer for an address that
+    the next Pod has by now.
+    """
+    with contextlib.suppress(NetlinkError):  # It is not there.
+        async with namespaces.netlink(topology.netns(node.name)) as route:
+            await route.link("del", index=await _index(route, f"veth{pod}"))
+    namespaces.remove(topology.netns(f"pod-{pod}"))
 
 
 async def unplug(topology: Topology, name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lab.kinds import Container, EnvVar, KeyToPath, Pod, Probe
+from lab.kinds import Container, EnvVar, KeyToPath, Pod, Probe, SecurityContext
 
 CONTENTS = Mapping[str, bytes]
 """The keys of a Secret or ConfigMap."""
@@ -30,6 +30,14 @@ class Source:
     kind: str
     name: str
     optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a process is: a user id, its group, and supplementary groups behind it."""
+
+    user: int
+    groups: tuple[int, ...]
 
 
 Lookup = Callable[[str, str], CONTENTS | None]
@@ -97,6 +105,23 @@ def check(pod: Pod) -> None:
             raise PodError(f"container {container.name!r}, readinessProbe: the lab offers httpGet and tcpSocket")
         if probe is not None and probe.http_get is not None and probe.http_get.scheme != "HTTP":
             raise PodError(f"container {container.name!r}, readinessProbe: the lab's httpGet speaks HTTP only")
+
+
+def identity(pod: Pod, container: Container) -> Identity:
+    """The user and the groups a container runs with; root where nobody says another.
+
+    Raises:
+        PodError: it must not be root, and is.
+
+    """
+    every, own = pod.spec.security_context, container.security_context or SecurityContext()
+    user = own.run_as_user if own.run_as_user is not None else every.run_as_user or 0
+    group = own.run_as_group if own.run_as_group is not None else every.run_as_group or 0
+    non_root = own.run_as_non_root if own.run_as_non_root is not None else every.run_as_non_root
+    if non_root and user == 0:
+        raise PodError(f"container {container.name!r} has runAsNonRoot and would run as root; set runAsUser")
+    volumes = () if every.fs_group is None else (every.fs_group,)
+    return Identity(user, (group, *volumes, *every.supplemental_groups))
 
 
 def files(contents: CONTENTS, items: Sequence[KeyToPath] | None, *, of: str, optional: bool) -> CONTENTS:

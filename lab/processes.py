@@ -37,6 +37,11 @@ class Program:
     network: str | None = None
     mounts: Sequence[Mount] = ()
     capabilities: Sequence[str] | None = None
+    user: int = 0
+    groups: Sequence[int] = (0,)
+    hide: Sequence[Path] = ()
+    keep: Sequence[Path] = ()
+    read_only: bool = False
     speaks: bool = False
     """The program's standard output is for this process (Running.line), not for the log."""
 
@@ -109,6 +114,11 @@ async def start(program: Program) -> Running:
         mounts=list(program.mounts),
         scratch=str(program.scratch),
         capabilities=list(program.capabilities) if program.capabilities is not None else None,
+        user=program.user,
+        groups=list(program.groups),
+        hide=[str(path) for path in program.hide],
+        keep=[str(path) for path in program.keep],
+        read_only=program.read_only,
         pid_file=str(pid_file),
     )
     spec_file = program.scratch / "container.json"

@@ -24,14 +24,14 @@ import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kube import resources
-from kube.auth import Credentials
 from kube.errors import AlreadyExists, KubeError
 from kube.objects import ObjectKey
-from lab import control, netns, processes, topology
-from lab.client import LabClient, micro_timestamp, timestamp
+from lab import control, netns, processes, realapi, topology
+from lab.client import LabClient, administrator, micro_timestamp, timestamp
 from lab.images import CLONE
 from lab.injector import Injector
 from lab.kinds import LEASES, NODES
+from lab.kinds import Node as NodeObject
 from lab.kubelet import Kubelet, Places
 from lab.leftovers import clear
 from lab.manager import Manager
@@ -46,6 +46,7 @@ from telemetry.tasks import supervise
 
 LOOK_AFTER_NODES_S: Final = 1.0
 LEASE_EVERY: Final = 10
+HEARTBEAT_LIMIT_S: Final = 5.0
 API_START_S: Final = 20.0
 READY_S: Final = 20.0
 
@@ -67,9 +68,11 @@ class ApiServer:
 
     paths: Paths
     topology: Topology
+    kind: str = "lab"  # or "real", see lab.realapi
     ready: ApiReady | None = None
     running: processes.Running | None = None
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    serves: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Start it and wait until it serves.
@@ -84,13 +87,18 @@ class ApiServer:
         scratch.mkdir(parents=True, exist_ok=True)
         listen = f"{self.topology.netns(cp.name)}={cp.ip}:{API_PORT}"
         argv = ["-m", "lab", "apiserver", "--listen", "127.0.0.1:0", "--listen-netns", listen, "--state", str(self.paths.api)]
+        env = _PYTHON
+        if self.kind == "real":
+            argv.append("--real")
+            env = _PYTHON | {realapi.ENVIRONMENT: os.environ.get(realapi.ENVIRONMENT, "")}
         log_file = self.paths.logs / "apiserver.log"
-        program = processes.Program((sys.executable, *argv), scratch, log_file, cwd=CLONE, env=_PYTHON, speaks=True)
+        program = processes.Program((sys.executable, *argv), scratch, log_file, cwd=CLONE, env=env, speaks=True)
         self.running = await processes.start(program)
         try:
-            async with asyncio.timeout(API_START_S):
+            async with asyncio.timeout(API_START_S if self.kind == "lab" else realapi.READY_S):
                 line = await self.running.line()
             self.ready = msgspec.json.decode(line, type=ApiReady)
+            self.serves.set()
         except (TimeoutError, msgspec.DecodeError) as error:
             self.running.kill()
             raise LabError(f"the API server did not start; its log is {log_file}") from error
@@ -98,13 +106,24 @@ class ApiServer:
     async def stop(self) -> None:
         """Kill it and keep it away."""
         self.wanted.clear()
+        self.serves.clear()
         if self.running is not None:
             self.running.kill()
             await self.running.wait()
 
-    def allow(self) -> None:
-        """Let it come back."""
+    async def allow(self) -> None:
+        """Let it come back, and wait until it has.
+
+        Raises:
+            LabError: it has not in time.
+
+        """
         self.wanted.set()
+        try:
+            async with asyncio.timeout(API_START_S):
+                await self.serves.wait()
+        except TimeoutError:
+            raise LabError(f"the API server does not come back; its log is {self.paths.logs / 'apiserver.log'}") from None
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends and is wanted. What it prints after the first line goes nowhere; its log is standard error."""
@@ -112,6 +131,7 @@ class ApiServer:
             assert self.running is not None
             while await self.running.line():
                 pass
+            self.serves.clear()
             log.warning("api_server_ended", status=await self.running.wait())
             await self.wanted.wait()
             await self.start()
@@ -121,14 +141,14 @@ _PYTHON: Final = {"PYTHONUNBUFFERED": "1", "HOME": "/root"}
 
 
 class Supervisor:
-    """One lab, from nothing to nothing. Use: `await Supervisor(paths, topology).run(on_ready)`."""
+    """One lab, from nothing to nothing. Use: `await Supervisor(paths, topology, api=…, proxy_mode=…).run(on_ready)`."""
 
-    def __init__(self, paths: Paths, plan: Topology) -> None:
+    def __init__(self, paths: Paths, plan: Topology, *, api: str, proxy_mode: str) -> None:
         self._paths = paths
         self._topology = plan
         self._ended = asyncio.Event()
-        self._api = ApiServer(paths, plan)
-        self._proxies = Proxies(plan)
+        self._api = ApiServer(paths, plan, api)
+        self._proxies = Proxies(plan, proxy_mode)
         self._kubelets: dict[str, Kubelet] = {}
         self._faults: Injector
 
@@ -148,7 +168,7 @@ class Supervisor:
             await netns.build(self._topology)
             await self._api.start()
             assert self._api.ready is not None
-            client = await LabClient.connect(Credentials.from_environment(self._api.ready.kubeconfig), user_agent="lab")
+            client = await LabClient.connect(administrator(self._api.ready.kubeconfig), user_agent="lab")
             try:
                 await self._run_cluster(client, on_ready)
             finally:
@@ -168,6 +188,8 @@ class Supervisor:
     def _write_state(self) -> None:
         for directory in (self._paths.logs, self._paths.api, self._paths.pods):
             directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self._paths.api, self._paths.pods):  # Tokens, keys and Secrets; Pods see their own all the same.
+            directory.chmod(0o700)
         state = State(
             lab_id=self._topology.lab_id,
             pid=os.getpid(),
@@ -182,7 +204,9 @@ class Supervisor:
         assert ready is not None
         await self._register(client)
         mirror = Mirror(client)
-        places = Places(self._topology, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes())
+        places = Places(
+            self._topology, self._paths.root, self._paths.pods, self._paths.logs, ca=lambda: Path(ready.ca).read_bytes()
+        )
         self._kubelets = {node.name: Kubelet(node, places, client) for node in self._topology.nodes}
         self._faults = Injector(
             self._topology,
@@ -245,13 +269,21 @@ class Supervisor:
         """Renew the lease of every node that gets through to the API server, and say so of a node that the API believes not to be ready."""
         for beat in itertools.count(1):
             await asyncio.sleep(LOOK_AFTER_NODES_S)
-            for name in self._kubelets.keys() - self._faults.silent():
-                known = mirror.nodes.get(ObjectKey(name))
-                if beat % LEASE_EVERY == 0:
+            names = self._kubelets.keys() - self._faults.silent()
+            due = beat % LEASE_EVERY == 0
+            await asyncio.gather(*(self._heartbeat(name, client, mirror.nodes.get(ObjectKey(name)), due=due) for name in names))
+
+    async def _heartbeat(self, name: str, client: LabClient, known: NodeObject | None, *, due: bool) -> None:
+        """One node's: bounded, because an answer that never comes must not make all nodes look dead."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_LIMIT_S):
+                if due:
                     await self._renew(client, name)
                 if known is not None and not node_is_ready(known):
                     with contextlib.suppress(KubeError):
                         await self._post_status(client, self._topology.node(name))
+        except TimeoutError:
+            log.warning("heartbeat_unanswered", node=name, limit_s=HEARTBEAT_LIMIT_S)
 
     async def _renew(self, client: LabClient, node: str) -> None:
         try:
@@ -425,7 +457,7 @@ def _lease_body(node: Node) -> dict[str, Any]:
     }
 
 
-async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
+async def main(paths: Paths, *, nodes: int, network: IPv4Network | None, api: str, proxy_mode: str) -> int:
     """Be the supervisor. The first line on standard output is `ready`, or why not; logs go to standard error."""
     telemetry_log.configure("info", component="lab", stream=sys.stderr.buffer)
     plan = topology.plan(topology.lab_id(paths.root), nodes=nodes, network=network)
@@ -438,7 +470,7 @@ async def main(paths: Paths, *, nodes: int, network: IPv4Network | None) -> int:
 
     try:
         with paths.lock():
-            await Supervisor(paths, plan).run(lambda: say("ready"))
+            await Supervisor(paths, plan, api=api, proxy_mode=proxy_mode).run(lambda: say("ready"))
     except (LabError, KubeError, OSError, NetlinkError, ExceptionGroup) as error:
         cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
         log.exception("lab_failed", error=str(cause))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import struct
 import sys
@@ -37,6 +38,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     address: str
     port: int = 80
     good: int = 0
+    every_s: float = EVERY_S
 
 
 class Rest(msgspec.Struct, frozen=True, kw_only=True, tag="rest"):
@@ -140,14 +142,14 @@ async def _attempt(address: str, port: int) -> Attempt:
     except TimeoutError:
         detail = f"no answer within {LIMIT_S:g} s"
     except OSError as error:
-        detail = error.strerror or str(error)
+        detail = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text hides which error it was.
     finally:
         connection.close()
     return Attempt(address=address, start=start, end=time.monotonic(), good=not detail, detail=detail)
 
 
 async def _ask(command: Ask) -> None:
-    """Start an attempt every EVERY_S, on a schedule that no answer can delay."""
+    """Start an attempt every so often, on a schedule that no answer can delay."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     good = 0
@@ -164,7 +166,7 @@ async def _ask(command: Ask) -> None:
         due = loop.time()
         while not done.is_set():
             group.create_task(one(), name="attempt")
-            due += EVERY_S
+            due += command.every_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await done.wait()

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from config import yaml_text
 from lab.images import CLONE
 from lab.paths import LabError
 from lab.processes import BASE_PATH
@@ -187,4 +188,4 @@ def documents(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         files = sorted(each for each in path.iterdir() if each.suffix in {".yaml", ".yml"}) if path.is_dir() else [path]
         for file in files:
-            yield from (each for each in yaml.safe_load_all(file.read_text(encoding="utf-8")) if each)
+            yield from (each for each in yaml_text.load_all(file.read_text(encoding="utf-8")) if each)

@@ -8,7 +8,8 @@ can be put on a timeline. With gossip disabled every Node counts as a speaker an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 from config.model import IPAddress, NodeName
@@ -19,13 +20,17 @@ from memberlist.config import Config
 from memberlist.effects import MemberEvent
 from memberlist.errors import ConfigError
 from memberlist.keyring import Keyring, metallb_key
+from speaker import peers
+from speaker.isolation import Began, Ended, Isolation, LostOneMore, NodeRead
+from speaker.isolation import Event as IsolationEvent
 from speaker.joining import Cause, Effect, Join, JoinEnded, Joining, MembersChanged, PodsListed, Released
+from speaker.peers import Peers
 from speaker.settings import AUTO, GOSSIP_SETTINGS, Gossip
 from telemetry.flags import FlagError
 from telemetry.log import Logger
 
-JOIN_LIMIT_S = 3.0
-"""How long one Pod may take to answer an attempt to join."""
+NODE_READ_LIMIT_S = 3.0
+"""How long the API server may take to answer a read of the own Node."""
 BIND_RETRY_S = 2.0
 """Pause before the gossip's port is tried again, for instance while the address of the node is not up yet."""
 
@@ -55,7 +60,8 @@ class Membership:
     """This node's place in the gossip.
 
     `others` gives the running speaker Pods but our own by address, or None before the API server has listed them. `wake` is
-    set by whoever changes what `others` gives.
+    set by whoever changes what `others` gives. `reunited` is called when a member that was lost without a word is there again and was not started anew: it may
+    have been cut off, and have claimed what is owned here. `died` is told who was declared dead, and how long after the first suspicion.
     """
 
     def __init__(
@@ -64,11 +70,27 @@ class Membership:
         gossip: Gossip,
         *,
         others: Callable[[], Mapping[IPAddress, NodeName] | None],
+        read_own_node: Callable[[], Awaitable[str]],
+        macs: Callable[[], frozenset[bytes]],
+        reunited: Callable[[], None],
+        died: Callable[[NodeName, float], None],
         wake: asyncio.Event,
         dirty: asyncio.Event,
         log: Logger,
     ) -> None:
         self._others = others
+        self._read_own_node = read_own_node
+        self._macs = macs
+        self._reunited = reunited
+        self._died = died
+        self._suspected_at: dict[str, float] = {}
+        self._run = secrets.token_hex(8)
+        self._unanswered_said: list[object] = []
+        self._fed_macs: frozenset[bytes] = frozenset()
+        self._peers = Peers()
+        self._isolation = Isolation()
+        self._isolation_said = ""
+        self._node_reads_due = False
         self._wake = wake
         self._dirty = dirty
         self._log = log
@@ -103,6 +125,16 @@ class Membership:
             return ""
         return "the gossip has not started yet" if self._agent is None else self._joining.hold
 
+    @property
+    def isolation(self) -> str:
+        """Why nothing may be taken over, as a clause; empty when it may."""
+        return self._isolation.hold
+
+    @property
+    def speakers(self) -> Mapping[bytes, NodeName]:
+        """The MAC addresses that other speakers announce with, as far as they have said so."""
+        return self._peers.node_of()
+
     def report(self) -> Mapping[str, object]:
         """The gossip for /status."""
         members = () if self._agent is None else self._agent.members()
@@ -110,7 +142,8 @@ class Membership:
             "hold": self.hold,
             "profile": self._config.profile if self._agent is None else self._agent.profile,
             "profile_configured": self._config.profile,
-            "isolated": self._agent is not None and self._agent.isolated,
+            "isolated": self._isolation.active,
+            "takeovers_held": self.isolation,
             "detection": {} if self._agent is None else self._agent.counters(),
             "refused": {} if self._agent is None else self._agent.rejections(),
             "members": [
@@ -131,7 +164,7 @@ class Membership:
         If it fails and is run again, what is announced stays so, and the members that were known stand until it has joined anew.
         """
         await caches_complete.wait()
-        self._joining, self._fed_others, self._fed_names = Joining(), None, frozenset()
+        self._joining, self._fed_others, self._fed_names, self._fed_macs = Joining(), None, frozenset(), frozenset()
         agent = await self._start()
         self._wake.set()
         async with asyncio.TaskGroup() as group:
@@ -141,10 +174,14 @@ class Membership:
                 await self._rest()
 
     async def leave(self, *, timeout_s: float) -> None:
-        """Tell the others that this member goes, then stop."""
+        """Tell the others that this member goes; return when they know or the time is over. Then call stop()."""
         if self._agent is not None:
             self._log.info("gossip_leaving")
             await self._agent.leave(timeout_s=timeout_s)
+
+    async def stop(self) -> None:
+        """Close the gossip's sockets."""
+        if self._agent is not None:
             await self._agent.stop()
 
     async def _start(self) -> Agent:
@@ -168,7 +205,7 @@ class Membership:
 
     async def _rest(self) -> None:
         """Until something changed or the machine is due."""
-        at = self._joining.wake_at()
+        at = min((each for each in (self._joining.wake_at(), self._isolation.wake_at()) if each is not None), default=None)
         loop = asyncio.get_running_loop()
         timer = None if at is None else loop.call_at(at, self._wake.set)
         await self._wake.wait()
@@ -179,6 +216,10 @@ class Membership:
     def _feed(self, agent: Agent, group: asyncio.TaskGroup) -> None:
         """Tell the machine what is new, and do what it says."""
         now = asyncio.get_running_loop().time()
+        if self._isolation.tick(now) or self._node_reads_due:
+            self._node_reads_due = False
+            group.create_task(self._read_node(), name="read own node")
+        self._introduce(agent)
         todo: list[Effect] = []
         present = self._present()
         if present != self._fed_names:
@@ -199,7 +240,7 @@ class Membership:
             match effect:
                 case Join():
                     for seed in effect.seeds:
-                        group.create_task(self._ask(seed, agent, group), name=f"join {seed}")
+                        group.create_task(self._ask(seed, effect.limit_s, agent, group), name=f"join {seed}")
                 case Released():
                     say = self._log.warning if effect.cause is Cause.NOBODY_ANSWERED else self._log.info
                     say("announcing_allowed", cause=effect.cause.value, detail=effect.detail)
@@ -209,16 +250,23 @@ class Membership:
                 case _:
                     assert_never(effect)
 
-    async def _ask(self, seed: IPAddress, agent: Agent, group: asyncio.TaskGroup) -> None:
-        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=JOIN_LIMIT_S)
+    async def _ask(self, seed: IPAddress, limit_s: float, agent: Agent, group: asyncio.TaskGroup) -> None:
+        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=limit_s)
         now = asyncio.get_running_loop().time()
         self._recount()
         if not answered:
-            self._log.info("join_unanswered", seed=str(seed))
+            self._say_unanswered(seed)
         self._fed_names = self._present()
         todo = self._joining.handle(MembersChanged(self._fed_names), now)
         self._perform([*todo, *self._joining.handle(JoinEnded(seed, answered=answered > 0), now)], agent, group)
         self._wake.set()
+
+    def _say_unanswered(self, seed: IPAddress) -> None:
+        """Once for each change of members or Pods: a Pod that is gone may be asked four times a second."""
+        said = (seed, self._present(), self._fed_others)
+        if said not in self._unanswered_said:
+            self._unanswered_said = [*self._unanswered_said[-63:], said]
+            self._log.info("join_unanswered", seed=str(seed))
 
     def _heard(self, event: MemberEvent) -> None:
         """Log what the gossip says; called by the agent, in order."""
@@ -227,11 +275,19 @@ class Membership:
                 self._log.info("member_joined", node=event.member.name, address=str(event.member.address))
             case effects.Suspected():
                 self._log.info("member_suspected", node=event.member.name, by=event.by)
+                self._suspected_at.setdefault(event.member.name, asyncio.get_running_loop().time())
             case effects.Refuted():
+                self._suspected_at.pop(event.member.name, None)
                 self._log.info("member_refuted", node=event.member.name)
             case effects.Left():
                 gone = "member_dead" if event.cause is effects.Cause.FAILED else "member_left"
                 self._log.info(gone, node=event.member.name, by=event.by)
+                now = asyncio.get_running_loop().time()
+                suspected_at = self._suspected_at.pop(event.member.name, now)
+                if event.cause is effects.Cause.FAILED:
+                    self._died(NodeName(event.member.name), now - suspected_at)
+                    self._peers.lost(NodeName(event.member.name))
+                    self._consider(LostOneMore())
             case effects.Conflicted():
                 self._log.warning("member_name_claimed_twice", node=event.member.name, also_at=str(event.claimed))
             case effects.Rejected():
@@ -242,11 +298,55 @@ class Membership:
                 )
             case effects.Isolated():
                 self._log.warning("gossip_isolated", lost=event.lost, of=event.of)
+                self._consider(Began(event.lost, event.of))
             case effects.IsolationEnded():
                 self._log.info("gossip_isolation_ended")
-            case effects.Updated() | effects.MessageReceived() | effects.UserStateReceived() | effects.PingCompleted():
-                return  # Metadata decides nothing yet, and foreign applications may say what they like.
+                self._consider(Ended())
+            case effects.UserStateReceived():
+                self._learn(event.state)
+                return
+            case effects.MessageReceived():
+                self._learn(event.payload)
+                return
+            case effects.Updated() | effects.PingCompleted():
+                return  # Metadata decides nothing yet.
         self._recount()
+
+    def _learn(self, card: bytes) -> None:
+        if self._peers.learn(card, self._present()):
+            self._reunited()
+
+    def _introduce(self, agent: Agent) -> None:
+        """Tell the others which MAC addresses are ours: with every exchange of tables, and at once when they change."""
+        macs = self._macs()
+        if macs != self._fed_macs:
+            self._fed_macs = macs
+            card = peers.encode(self._me, macs, self._run)
+            agent.set_user_state(card)
+            agent.broadcast(card)
+
+    def _consider(self, event: IsolationEvent) -> None:
+        """Tell the isolation machine what is new; the main task reads the Node when it is to be read."""
+        if self._isolation.handle(event, asyncio.get_running_loop().time()):
+            self._node_reads_due = True
+        if self._isolation.hold != self._isolation_said:
+            if self._isolation.active and not self._isolation.hold:
+                self._log.info("takeovers_allowed", detail="the API server has answered a read of the own Node")
+            elif self._isolation.hold and not self._isolation_said:
+                self._log.warning("takeovers_held", detail=self._isolation.hold)
+            self._isolation_said = self._isolation.hold
+        self._wake.set()
+        self._dirty.set()
+
+    async def _read_node(self) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with asyncio.timeout(NODE_READ_LIMIT_S):
+                error = await self._read_own_node()
+        except TimeoutError:
+            error = f"no answer within {NODE_READ_LIMIT_S:g} s"
+        self._consider(NodeRead(begun, error))
 
     def _present(self) -> frozenset[NodeName]:
         """Who is a member in the agent's eyes now."""

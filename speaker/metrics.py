@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from config.model import IPAddress, NodeName, ServiceKey
 
 LAYER2 = "layer2"
+FAILOVER_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.5, 5.0, 10.0)
 
 
 def new_registry() -> CollectorRegistry:
@@ -70,6 +71,19 @@ class Metrics:
         )
         sent = "Announcements that were sent, per interface and round: two gratuitous ARP frames, or one unsolicited advertisement."
         self._gratuitous = PlainCounter("metallb_layer2_gratuitous_sent", sent, "ip", registry)
+        claimed = "Times that a machine which is no speaker claimed an address that this node owns, as far as disputed."
+        self._foreign = PlainCounter("metallb_layer2_foreign_claims", claimed, "ip", registry)
+        self._failover = Histogram(
+            "metallb_speaker_failover_seconds",
+            "Phases of taking over from a node that died: detect (first suspicion to declaration, per node), "
+            "decide (declaration to decision) and announce (decision to first announcement), per address.",
+            ["phase"],
+            buckets=FAILOVER_BUCKETS_S,
+            registry=registry,
+        )
+        for phase in ("detect", "decide", "announce"):
+            self._failover.labels(phase)
+        self._failing_over: set[IPAddress] = set()
         updates = "Changes of Kubernetes objects that were taken into account."
         self.updates = PlainCounter("metallb_k8s_client_updates_total", updates, None, registry)
         failed = "Writes to the API server that failed."
@@ -105,6 +119,26 @@ class Metrics:
     def gratuitous_sent(self, address: IPAddress) -> None:
         """An announcement frame went out."""
         self._gratuitous.increase(self._text_of(address))
+
+    def death_detected(self, took_s: float) -> None:
+        """A node was declared dead so long after it was first suspected."""
+        self._failover.labels("detect").observe(took_s)
+
+    def takeover_decided(self, addresses: Iterable[IPAddress], took_s: float) -> None:
+        """So long after a node was declared dead these addresses of its were decided to be ours."""
+        for address in addresses:
+            self._failing_over.add(address)
+            self._failover.labels("decide").observe(took_s)
+
+    def first_announced(self, address: IPAddress, took_s: float) -> None:
+        """An address is announced for the first time since it is ours, so long after that was decided."""
+        if address in self._failing_over:
+            self._failing_over.discard(address)
+            self._failover.labels("announce").observe(took_s)
+
+    def foreign_claim(self, address: IPAddress) -> None:
+        """A stranger spoke for an address that is owned here."""
+        self._foreign.increase(self._text_of(address))
 
     def _text_of(self, address: IPAddress) -> str:
         """The address as text; kept, because this is done for every packet."""

@@ -105,6 +105,8 @@ def _here(
         return None, Reason.LOST_ELECTION, order
     if world.hold:
         return None, Reason.WAITING_FOR_MEMBERS, world.hold
+    if world.isolation and service.addresses[0] not in world.kept:
+        return None, Reason.ISOLATED, world.isolation
     reach = eligibility.electorate(world.cluster).reach
     wanted = interfaces.wanted([one.interfaces for one in advertisements if world.me in reach[one.name]])
     picks = {version: interfaces.pick(world.links, wanted, version) for version in {one.version for one in service.addresses}}

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     NODE_NETWORK_UNAVAILABLE = "NODE_NETWORK_UNAVAILABLE", "the Node's network is unavailable"
 
     WAITING_FOR_MEMBERS = "WAITING_FOR_MEMBERS", "this speaker does not know the other speakers yet"
+    ISOLATED = "ISOLATED", "this speaker has lost most of the others and may be cut off itself"
     NO_USABLE_INTERFACE = "NO_USABLE_INTERFACE", "no network interface of this node may carry the announcement"
 
     def __new__(cls, value: str, sentence: str = "") -> Self:

@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.model import InterfaceName, IPAddress, NodeName, ServiceKey
-from config.problem import Severity
+from config.problem import Problem, Severity
 from speaker import eligibility
 from speaker.agenda import Agenda
+from speaker.claims import Claim, Claims, Defend, Lost, Speakers, Tell
+from speaker.claims import Effect as ClaimEffect
+from speaker.handover import Handover, Heard, Release, Settle, Yield
 from speaker.layer2 import interfaces
 from speaker.layer2.engine import Engine
+from speaker.layer2.responder import Claimed
 from speaker.metrics import Metrics
 from speaker.observe import Observer, Stores
 from speaker.plan import Decision, Plan, decide
@@ -33,6 +37,8 @@ class Surroundings:
 
     members: Callable[[], frozenset[NodeName] | None]
     hold: Callable[[], str]
+    isolation: Callable[[], str]
+    speakers: Callable[[], Mapping[bytes, NodeName]]
     links: Callable[[], Sequence[Link]]
     links_known: Callable[[], bool]
 
@@ -51,7 +57,9 @@ class Reconciler:
         *,
         dirty: asyncio.Event,
         log: Logger,
+        problems: Callable[[Sequence[Problem]], None] = lambda _: None,
     ) -> None:
+        self._tell_problems = problems
         self._stores = stores
         self._observer = observer
         self._around = around
@@ -61,6 +69,15 @@ class Reconciler:
         self._dirty = dirty
         self._log = log
         self._agenda = Agenda()
+        self._handover = Handover()
+        self._handover_timer: asyncio.TimerHandle | None = None
+        self._leaving = False
+        self._kept: frozenset[IPAddress] = frozenset()
+        self._handed_over = asyncio.Event()
+        self._announce_again = False
+        self._died_at: dict[NodeName, float] = {}
+        self._claims = Claims()
+        self._claims_timer: asyncio.TimerHandle | None = None
         self._problems_said: frozenset[str] = frozenset()
         self._waiting_said: tuple[str, ...] = ()
         self.plan = Plan()
@@ -73,6 +90,8 @@ class Reconciler:
             if not self._agenda:
                 await self._dirty.wait()
             self._dirty.clear()
+            if self._leaving:
+                return  # What is owned now is what is to be handed over.
             if self._complete():
                 self._look()
                 self._decide_some()
@@ -92,12 +111,19 @@ class Reconciler:
         return True
 
     def _look(self) -> None:
+        isolation = self._around.isolation()
+        if not isolation:
+            self._kept = frozenset()
+        elif not self._observer.world.isolation:
+            self._kept = frozenset(self._engine.owned().keys() - self._handover.successors.keys())
         links, compiled = self._observer.links, self._observer.compiled
         changes = self._observer.look(
             members=self._around.members(),
             hold=self._around.hold(),
             links=self._around.links(),
             refused=self._engine.refused(),
+            isolation=isolation,
+            kept=self._kept,
         )
         world = self._observer.world
         if self._observer.compiled is not compiled:
@@ -117,6 +143,7 @@ class Reconciler:
         keys = self._agenda.take(len(eligibility.electorate(world.cluster).candidates))
         changed: list[tuple[ServiceKey, Decision | None, Decision | None]] = []
         touched: set[IPAddress] = set()
+        heirs: dict[IPAddress, NodeName] = {}
         for key in keys:
             before, service = self.plan.decisions.get(key), world.services.get(key)
             after = None if service is None else decide(service, world)
@@ -124,21 +151,146 @@ class Reconciler:
                 continue
             touched |= self.plan.forget(key) if after is None else self.plan.adopt(after)
             changed.append((key, before, after))
-        self._own(touched)
+            if before is not None:
+                touched.update(address for address in before.addresses if address in self._handover)
+                if after is not None and after.winner is not None and after.winner != world.me:
+                    heirs |= {address: after.winner for address in before.addresses if address in after.addresses}
+        self._measure(changed)
+        self._own(touched, heirs)
         for key, before, after in changed:
             self._report(key, before, after)
         if not self._agenda and not world.hold:
             self._reporter.plan_complete()
+            if self._announce_again:
+                self._announce_again = False
+                self._engine.announce(self._engine.owned(), once=True)
 
-    def _own(self, touched: set[IPAddress]) -> None:
+    def _measure(self, changed: Sequence[tuple[ServiceKey, Decision | None, Decision | None]]) -> None:
+        """Say how long deciding took about what a node that died had and is ours now."""
+        if not self._died_at:
+            return
+        now = asyncio.get_running_loop().time()
+        for _, before, after in changed:
+            died_at = None if before is None or before.winner is None else self._died_at.get(before.winner)
+            if died_at is not None and after is not None and after.announce is not None:
+                self._metrics.takeover_decided(after.announce.addresses, now - died_at)
+        if not self._agenda:
+            self._died_at.clear()  # All that it had has been decided.
+
+    def _own(self, touched: set[IPAddress], heirs: Mapping[IPAddress, NodeName]) -> None:
+        """Take and give up addresses; what another node is to have is answered until that node has announced it."""
         owned = self._engine.owned()
         news: dict[IPAddress, frozenset[InterfaceName]] = {}
+        given: dict[IPAddress, NodeName] = {}
         for address in sorted(touched, key=_by_family):
             now = self.plan.interfaces_of(address)
-            if now != owned.get(address, frozenset()):
+            if not now and address in owned and address in heirs:
+                given[address] = heirs[address]
+            elif now != owned.get(address, frozenset()) or address in self._handover:
                 news[address] = now
+        back = [address for address, now in news.items() if now and address in self._handover]
+        self._handover.handle(Settle(frozenset(news)), 0.0)
+        self._claims.handle(Lost(frozenset(given) | {address for address, now in news.items() if not now}), 0.0)
         if news:
             self._engine.own(news)
+        if back:
+            self._engine.announce(back)
+        if given:
+            self._give(given)
+
+    def _give(self, given: Mapping[IPAddress, NodeName]) -> None:
+        self._engine.fade(given)
+        self._release(self._handover.handle(Yield(given), asyncio.get_running_loop().time()))
+        self._arm()
+
+    def heard(self, claimed: Claimed) -> None:
+        """Another machine spoke for an address that is owned here; called by the engine."""
+        now = asyncio.get_running_loop().time()
+        disputed = claimed.address not in self._handover
+        self._release(self._handover.handle(Heard(claimed.address), now))
+        if disputed:
+            speakers = self._around.speakers()
+            if claimed.mac not in speakers:
+                self._metrics.foreign_claim(claimed.address)
+            self._claims.handle(Speakers(speakers, self._around.members() or frozenset()), now)
+            self._settle(self._claims.handle(Claim(claimed.address, claimed.mac, claimed.interface), now))
+
+    def died(self, node: NodeName) -> None:
+        """A member was declared dead just now."""
+        self._died_at[node] = asyncio.get_running_loop().time()
+
+    def reunited(self) -> None:
+        """A member that was lost without a word is there again, and may have owned what is owned here: say so once more."""
+        self._announce_again = True
+        self._dirty.set()
+
+    def _settle(self, effects: Sequence[ClaimEffect]) -> None:
+        """Answer claims that are disputed, and tell of them."""
+        defended = [one.address for one in effects if isinstance(one, Defend)]
+        if defended:
+            self._engine.announce(defended, once=True)
+        for one in effects:
+            if isinstance(one, Tell):
+                self._tell(one)
+        at = self._claims.wake_at()
+        if at is not None and self._claims_timer is None:
+            self._claims_timer = asyncio.get_running_loop().call_at(at, self._claims_due)
+
+    def _claims_due(self) -> None:
+        self._claims_timer = None
+        self._settle(self._claims.tick(asyncio.get_running_loop().time()))
+
+    def _tell(self, one: Tell) -> None:
+        me, mac = self._observer.world.me, one.mac.hex(":")
+        facts = {"address": str(one.address), "interface": one.interface, "mac": mac, "count": one.count}
+        if one.speaker is not None:
+            self._log.warning("address_claimed_by_speaker", node=one.speaker, **facts)
+            return
+        self._log.warning("address_claimed_by_stranger", **facts)
+        for service in self.plan.services_at(one.address):
+            text = f'{mac} on {one.interface} claims {one.address}, which is announced from node "{me}"'
+            self._reporter.conflict(service, text)
+
+    def _release(self, released: Sequence[Release]) -> None:
+        if released:
+            self._engine.own({one.address: frozenset() for one in released})
+        for one in released:
+            self._log.info(
+                "address_handed_over",
+                address=str(one.address),
+                to=one.to,
+                cause=one.cause.value,
+                waited_s=round(one.waited_s, 4),
+            )
+        if self._leaving and not self._handover:
+            self._handed_over.set()
+
+    def _arm(self) -> None:
+        at = self._handover.wake_at()
+        if at is not None and self._handover_timer is None:
+            self._handover_timer = asyncio.get_running_loop().call_at(at, self._wait_no_longer)
+
+    def _wait_no_longer(self) -> None:
+        self._handover_timer = None
+        self._release(self._handover.tick(asyncio.get_running_loop().time()))
+        self._arm()
+
+    async def hand_over_all(self) -> None:
+        """Decide nothing more, and return when whoever is next in line has announced what this node owns, or waiting ended.
+
+        What nobody can take over is answered until the engine is closed.
+        """
+        self._leaving = True
+        self._dirty.set()
+        me = self._observer.world.me
+        given: dict[IPAddress, NodeName] = {}
+        for decision in self.plan.decisions.values():
+            heir = next((node for node in decision.ranking if node != me), None)
+            if decision.announce is not None and heir is not None:
+                given |= dict.fromkeys(decision.announce.addresses, heir)
+        self._give({address: heir for address, heir in given.items() if address in self._engine.owned()})
+        if self._handover:
+            await self._handed_over.wait()
 
     def _report(self, key: ServiceKey, before: Decision | None, after: Decision | None) -> None:
         """Log, count and write a change of mind. The reasons of those who announce nothing are in /status only."""
@@ -179,6 +331,25 @@ class Reconciler:
             else:
                 self._log.warning("configuration_questionable", problem=str(problem))
         self._problems_said = frozenset(str(problem) for problem in compiled.problems)
+        self._tell_problems(compiled.problems)
+
+    def _conflicts(self) -> Mapping[str, Any]:
+        """Who else claims what is owned here."""
+        now = asyncio.get_running_loop().time()
+        found = self._claims.conflicts(now)
+        return {
+            str(address): [
+                {
+                    "mac": mac.hex(":"),
+                    "interface": one.interface,
+                    "speaker": one.speaker,
+                    "count": one.count,
+                    "seconds_ago": round(now - one.last_s, 1),
+                }
+                for mac, one in found[address].items()
+            ]
+            for address in sorted(found, key=_by_family)
+        }
 
     def report(self) -> Mapping[str, Any]:
         """World and plan for /status."""
@@ -204,7 +375,12 @@ class Reconciler:
             },
             "plan": {
                 "pending": len(self._agenda),
+                "handover": {
+                    str(address): to
+                    for address, to in sorted(self._handover.successors.items(), key=lambda one: _by_family(one[0]))
+                },
                 "services": {key: _decision(one) for key, one in sorted(self.plan.decisions.items())},
+                "conflicts": self._conflicts(),
                 "owned": {
                     str(address): sorted(names)
                     for address, names in sorted(self._engine.owned().items(), key=lambda one: _by_family(one[0]))

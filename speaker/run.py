@@ -1,22 +1,27 @@
 """Put a speaker together, run it, and end it in good order.
 
 main() calls run() once. Here, and nowhere else, are all parts named together; every part runs as a supervised task. On SIGTERM
-the speaker tells the gossip that it goes, answers ARP meanwhile, then closes its sockets: others take over at once instead
-of finding out.
+the speaker tells the gossip that it goes, answers until the others have announced what was its own, then closes its sockets:
+nothing is ever without an owner.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from config.kinds.service_l2_status import LABEL_NODE
-from kube import resources
+from config.model import NodeName
+from config.problem import Problem
+from kube import configuration_state, resources
 from kube.auth import Credentials
 from kube.client import KubeClient
+from kube.configuration_state import StateKeeper
+from kube.errors import KubeError
 from kube.events import EventRecorder
 from kube.informer import Reflector
 from kube.resources import Resource
@@ -25,6 +30,7 @@ from kube.store import Fingerprint, Store
 from speaker import observe
 from speaker.layer2.engine import Engine
 from speaker.layer2.links import LinkWatch
+from speaker.layer2.responder import Claimed
 from speaker.membership import Membership
 from speaker.metrics import Metrics, new_registry
 from speaker.observe import Observer, Stores
@@ -35,8 +41,8 @@ from telemetry.log import get_logger
 from telemetry.server import Listeners, TelemetryServer
 from telemetry.tasks import restart_counter, supervise
 
-LEAVE_LIMIT_S = 1.0
-"""How long the news that this member goes may take to spread; MetalLB allows the same."""
+LEAVE_LIMIT_S = 1.5
+"""How long the others may take to learn that this member goes and to announce what it had."""
 
 
 async def run(settings: Settings, credentials: Credentials, namespace: str) -> None:
@@ -76,7 +82,7 @@ class Speaker:
         self._pods_changed = asyncio.Event()
         self._statuses: Store[Any] = Store()
         self._links = LinkWatch(self._dirty, log)
-        self._engine = Engine(self._metrics, log)
+        self._engine = Engine(self._metrics, log, claimed=self._claimed)
         self._recorder = EventRecorder(client, "metallb-speaker", me, log=log)
         self._membership = self._member()
         self._reporter = Reporter(
@@ -90,6 +96,7 @@ class Speaker:
             metrics=self._metrics,
             log=log,
         )
+        self._state = StateKeeper(client, configuration_state.speaker(me), log, namespace=namespace, pod_name=settings.pod_name)
         member = self._membership
         self._reconciler = Reconciler(
             self._stores,
@@ -99,10 +106,13 @@ class Speaker:
                 lb_class=settings.lb_class,
                 honour_exclude_label=settings.honour_exclude_label,
                 excluded=settings.excluded,
+                bgp_type=settings.bgp_type,
             ),
             Surroundings(
                 members=lambda: None if member is None else member.names,
                 hold=lambda: "" if member is None else member.hold,
+                speakers=lambda: {} if member is None else member.speakers,
+                isolation=lambda: "" if member is None else member.isolation,
                 links=lambda: self._links.links,
                 links_known=lambda: self._links.synced,
             ),
@@ -111,6 +121,7 @@ class Speaker:
             self._metrics,
             dirty=self._dirty,
             log=log,
+            problems=self._tell_problems,
         )
         self._server = TelemetryServer(
             Listeners(
@@ -126,6 +137,11 @@ class Speaker:
             authorize=Reviewer(client, clock=asyncio.get_running_loop().time).authorize,
         )
 
+    def _tell_problems(self, problems: Sequence[Problem]) -> None:
+        """What is wrong with the configuration, for this node."""
+        self._state.say(problems)
+        self._reporter.problems(problems, self._stores.configuration_object)
+
     def _member(self) -> Membership | None:
         settings = self._settings
         if settings.gossip is None:
@@ -135,10 +151,32 @@ class Speaker:
             settings.node_name,
             settings.gossip,
             others=lambda: observe.other_speakers(self._pods, settings.node_name),
+            read_own_node=self._read_own_node,
+            reunited=self._reunited,
+            died=self._died,
+            macs=lambda: frozenset(link.mac for link in self._links.links if len(link.mac) == 6),
             wake=self._pods_changed,
             dirty=self._dirty,
             log=self._log,
         )
+
+    async def _read_own_node(self) -> str:
+        """Read this Node from the API server; empty if it was answered, else what went wrong."""
+        try:
+            await self._client.get(resources.NODES, self._settings.node_name)
+        except KubeError as error:
+            return error.message
+        return ""
+
+    def _claimed(self, claim: Claimed) -> None:
+        self._reconciler.heard(claim)
+
+    def _died(self, node: NodeName, detected_s: float) -> None:
+        self._metrics.death_detected(detected_s)
+        self._reconciler.died(node)
+
+    def _reunited(self) -> None:
+        self._reconciler.reunited()
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start every part; the tasks, to be cancelled at the end."""
@@ -148,6 +186,8 @@ class Speaker:
             "events": self._recorder.run,
             "status": self._reporter.run,
             "telemetry": self._server.run,
+            "configuration-state": self._state.run,
+            "configuration-state-watch": self._state.reflector().run,
         }
         for reflector_name, reflector in self._reflectors().items():
             parts[reflector_name] = reflector.run
@@ -164,7 +204,7 @@ class Speaker:
             "endpointslices": watch(resources.ENDPOINT_SLICES, stores.slices, observe.slice_fingerprint),
             "nodes": watch(resources.NODES, stores.nodes, observe.node_fingerprint),
             "namespaces": watch(resources.NAMESPACES, stores.namespaces, observe.namespace_fingerprint),
-            "ipaddresspools": watch(resources.IP_ADDRESS_POOLS, stores.pools, observe.config_fingerprint, namespace=own),
+            "ipaddresspools": watch(resources.IP_ADDRESS_POOLS, stores.pools, observe.pool_fingerprint, namespace=own),
             "l2advertisements": watch(
                 resources.L2_ADVERTISEMENTS, stores.advertisements, observe.config_fingerprint, namespace=own
             ),
@@ -177,6 +217,11 @@ class Speaker:
                 dirty=self._reporter.wake,
             ),
         }
+        for kind, store in stores.bgp.items():
+            resource = resources.resource_of(kind)
+            watches[resource.plural] = watch(resource, store, observe.config_fingerprint, namespace=own)
+        secrets = resources.SECRETS.reduced(observe.secret_view)
+        watches["secrets"] = watch(secrets, stores.secrets, observe.secret_fingerprint, namespace=own)
         if self._settings.gossip is not None:
             watches["pods"] = watch(
                 resources.PODS,
@@ -210,14 +255,25 @@ class Speaker:
         )
 
     async def leave(self) -> None:
-        """Hand over: tell the gossip, answering meanwhile, then fall silent."""
+        """Hand over: tell the gossip, answer until the others have announced what was ours, then fall silent."""
         self._log.info("speaker_stopping")
         if self._membership is not None:
-            await self._membership.leave(timeout_s=LEAVE_LIMIT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_LIMIT_S), asyncio.TaskGroup() as group:
+                    group.create_task(self._reconciler.hand_over_all(), name="hand over")
+                    group.create_task(self._membership.leave(timeout_s=LEAVE_LIMIT_S), name="leave the gossip")
         self._engine.close()
+        if self._membership is not None:
+            await self._membership.stop()
 
     def report(self) -> Mapping[str, Any]:
         """What /status shows."""
         member = self._membership
         gossip: Mapping[str, Any] = {"hold": "", "members": None} if member is None else member.report()
-        return {"component": "speaker", "node": self._settings.node_name, "gossip": gossip, **self._reconciler.report()}
+        return {
+            "component": "speaker",
+            "node": self._settings.node_name,
+            "tasks": len(asyncio.all_tasks()),
+            "gossip": gossip,
+            **self._reconciler.report(),
+        }

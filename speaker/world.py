@@ -100,7 +100,8 @@ class World:
     """One moment, as this speaker sees it.
 
     `sharers` maps an address to the Services whose first address it is. `hold` is the sentence that says why this speaker
-    must not announce yet, or empty.
+    must not announce yet, or empty. `isolation` is the sentence that says why it may take nothing over, or empty; it keeps what
+    it owned when that began, `kept`.
     """
 
     me: NodeName
@@ -109,3 +110,5 @@ class World:
     sharers: Mapping[IPAddress, tuple[ServiceKey, ...]] = field(default_factory=lambda: MappingProxyType({}))
     links: tuple[Link, ...] = ()
     hold: str = ""
+    isolation: str = ""
+    kept: frozenset[IPAddress] = frozenset()

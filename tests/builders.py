@@ -83,6 +83,8 @@ def a_service(
     backend: str = "",
     ports: str = "TCP/80",
     deprecated: tuple[str, ...] = (),
+    keep_for_s: float | None = None,
+    keep_problem: str = "",
 ) -> Service:
     """A Service as the plan sees it; `holds` are the addresses in its status, `pool` its output annotation."""
     return Service(
@@ -101,6 +103,8 @@ def a_service(
         request_problem=problem,
         use=a_use(sharing_key, backend, ports),
         deprecated_annotations=deprecated,
+        keep_for_s=keep_for_s,
+        keep_problem=keep_problem,
         recorded=Recorded(addresses(holds), None if pool is None else PoolName(pool), plain),
     )
 

@@ -26,6 +26,7 @@ PACKAGES: Final = {
     "tshark": "tshark",
     "nginx": "nginx-light",
     "nft": "nftables",
+    "/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream",
     "vtysh": "frr",
     "bird": "bird2",
 }
@@ -44,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
-    config.addinivalue_line("markers", "needs(*what): programs, or root, that the test cannot do without")
+    config.addinivalue_line("markers", "needs(*what): programs, files, or root, that the test cannot do without")
     config.addinivalue_line("markers", "parity(*titles): tests of MetalLB (tests/parity/titles.toml) that this one shows")
     config.pluginmanager.register(Parity(config.getoption("--parity-links"), write=config.getoption("--parity")))
     config.addinivalue_line("markers", "offered(*what): what the test cannot do without and nobody can install; see OFFERED")
@@ -79,5 +80,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if what == "root":
                 if os.geteuid() != 0:
                     pytest.fail("needs root; run make test with sudo", pytrace=False)
-            elif shutil.which(what, path=PATH) is None:
+            elif not Path(what).exists() if what.startswith("/") else shutil.which(what, path=PATH) is None:
                 pytest.fail(f"needs {what}; apt-get install {PACKAGES[what]} (make test does)", pytrace=False)

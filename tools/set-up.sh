@@ -23,6 +23,8 @@ while read -r package command _; do
     case $package in ''|'#'*) continue ;; esac
     if [ "$command" = - ]; then
         python3 -c 'import ensurepip' 2>/dev/null || missing="$missing $package"
+    elif [ "${command#/}" != "$command" ]; then
+        [ -e "$command" ] || missing="$missing $package"
     else
         PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
     fi

@@ -31,7 +31,7 @@ class Request:
     """What a Service without an address asks for.
 
     `family` is what it needs. `alone` are the versions (4, 6) that do where no pool has a pair, best first; empty unless
-    it prefers dual stack.
+    it prefers dual stack. `remembered` are the addresses kept back for it since it was deleted.
     """
 
     service: ServiceKey
@@ -41,6 +41,7 @@ class Request:
     pool: PoolName | None = None
     alone: tuple[int, ...] = ()
     use: Use = ALONE
+    remembered: tuple[IPAddress, ...] = ()
 
     @property
     def namespace(self) -> str:
@@ -65,9 +66,11 @@ class Refusal:
 
 
 def allocate(request: Request, ledger: Ledger) -> Allocation | Refusal:
-    """The addresses asked for, else the lowest free one of the pool asked for, else of the first pool that has one."""
+    """The addresses asked for, else those it had, else the lowest free one of the pool asked for, else of the first that has one."""
     if request.addresses:
         return _requested(request, ledger)
+    if request.remembered and (had := _remembered(request, ledger)):
+        return had
     if request.pool is not None:
         return _from_pool(request, request.pool, ledger)
     return _automatic(request, ledger)
@@ -125,6 +128,14 @@ def _requested(request: Request, ledger: Ledger) -> Allocation | Refusal:
     return assign(request.service, request.labels, request.addresses, ledger, request.use)
 
 
+def _remembered(request: Request, ledger: Ledger) -> Allocation | None:
+    """The addresses that the Service had before it was deleted, if it may and wants to have them now."""
+    if family_of(request.remembered) not in {request.family, *(FAMILY_OF[version] for version in request.alone)}:
+        return None
+    found = assign(request.service, request.labels, request.remembered, ledger, request.use)
+    return found if isinstance(found, Allocation) and request.pool in {None, found.pool} else None
+
+
 def _from_pool(request: Request, name: PoolName, ledger: Ledger) -> Allocation | Refusal:
     if name in ledger.broken_pools:
         return Refusal(
@@ -175,8 +186,9 @@ def full(name: PoolName, version: int, ledger: Ledger, use: Use = ALONE) -> str:
     if not usable:
         return f'pool "{name}" has no IPv{version} addresses'
     reserved = " or reserved" if any(one.first.version == version for one in ledger.pools[name].reserved) else ""
+    kept = " or kept for deleted Services" if ledger.has_kept(name, version) else ""
     shared = f', none can be shared with sharing key "{use.key}" on these ports' if use.key else ""
-    return f'pool "{name}" has no free IPv{version} address (all {usable} in use{reserved}{shared})'
+    return f'pool "{name}" has no free IPv{version} address (all {usable} in use{reserved}{kept}{shared})'
 
 
 def _survey(request: Request, ledger: Ledger) -> str:

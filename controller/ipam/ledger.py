@@ -1,14 +1,14 @@
 """Who holds which address: the one fact of the controller that is kept, not derived.
 
 controller.plan is its only writer; it rebuilds the ledger from Service statuses at start and whenever the configuration
-changes. Claims may name addresses of no pool (a broken one's). Lookups cost the same with 10 holders and with 10,000.
+changes. Addresses may be kept back for Services that were deleted: then nobody gets them who does not ask for them. Claims may name addresses of no pool (a broken one's). Lookups cost the same with 10 holders and with 10,000.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -62,6 +62,19 @@ class _Shared:
         self.tried = {ports: min(tried, at) for ports, tried in self.tried.items()}
 
 
+class _Taken:
+    """The addresses of one family that are not free: held, or kept back."""
+
+    __slots__ = ("_held", "_kept")
+
+    def __init__(self, held: Container[int], kept: Container[int]) -> None:
+        self._held = held
+        self._kept = kept
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._held or address in self._kept
+
+
 class Ledger:
     """Addresses and their holders, and the free space of every pool.
 
@@ -79,10 +92,15 @@ class Ledger:
         self._addresses: dict[ServiceKey, tuple[IPAddress, ...]] = {}
         self._uses: dict[ServiceKey, Use] = {}
         self._shared: dict[tuple[tuple[str, str], PoolName, int], _Shared] = {}
+        self._kept: dict[int, Counter[int]] = {version: Counter() for version in VERSIONS}
+        self._kept_in: Counter[tuple[PoolName, int]] = Counter()
+        self._taken = {version: _Taken(self._holders[version], self._kept[version]) for version in VERSIONS}
         self._in_use: Counter[tuple[PoolName, int]] = Counter()
         self._freed: set[tuple[int, int]] = set()
+        self._reads_otherwise = False
         self._by_namespace: dict[str, Counter[IPAddress]] = {}
         self._left: set[str] = set()
+        self._moved = False
         self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
@@ -135,7 +153,7 @@ class Ledger:
 
     def lowest(self, pool: PoolName, version: int, use: Use = ALONE) -> IPAddress | None:
         """The next address that the pool gives out in this family (4 or 6): free, or one that may be shared in this use."""
-        free = self._spaces[pool, version].lowest(self._holders[version])
+        free = self._spaces[pool, version].lowest(self._taken[version])
         found = free
         if use.key:
             shared = self._joinable(pool, version, use)
@@ -151,9 +169,11 @@ class Ledger:
         if shared is None:
             return None
         at = shared.tried.get(use.ports, 0)
-        holders = self._holders[version]
+        holders, kept = self._holders[version], self._kept[version]
         while at < len(shared.places):
-            if all(use.ports.isdisjoint(self._uses[one].ports) for one in holders[shared.places[at][1]]):
+            if shared.places[at][1] not in kept and all(
+                use.ports.isdisjoint(self._uses[one].ports) for one in holders[shared.places[at][1]]
+            ):
                 break
             at += 1
         shared.tried[use.ports] = at
@@ -168,6 +188,48 @@ class Ledger:
         """The counters of one family of a pool."""
         return Usage(self._spaces[pool, version].usable, self._in_use[pool, version])
 
+    def keep(self, addresses: tuple[IPAddress, ...]) -> None:
+        """Keep addresses back, once more than before: only who is given one by name gets it. It may have holders."""
+        for address in addresses:
+            self._kept[address.version][int(address)] += 1
+            if self._kept[address.version][int(address)] == 1 and (place := self._place(address.version, int(address))):
+                self._count_kept(place.pool.name, address.version, 1)
+
+    def let_go(self, addresses: tuple[IPAddress, ...]) -> None:
+        """Undo one keep of these addresses."""
+        for address in addresses:
+            version, number = address.version, int(address)
+            self._kept[version][number] -= 1
+            if self._kept[version][number]:
+                continue
+            del self._kept[version][number]
+            place = self._place(version, number)
+            if place is not None:
+                self._count_kept(place.pool.name, version, -1)
+            self._open_up(address)
+
+    def _count_kept(self, pool: PoolName, version: int, step: int) -> None:
+        before = self.has_kept(pool, version)
+        self._kept_in[pool, version] += step
+        self._reads_otherwise |= self.has_kept(pool, version) != before
+
+    def _open_up(self, address: IPAddress) -> None:
+        """An address is not kept back any more: it is free, or those who share may join."""
+        version, number = address.version, int(address)
+        holders, place = self._holders[version].get(number, ()), self._place(version, number)
+        if not holders:
+            self._freed.add((version, number))
+            if place is not None:
+                self._spaces[place.pool.name, version].give_back(place.index, number)
+        elif (use := self._uses[holders[0]]).key:
+            self._freed.add((version, number))
+            if (pool := self._giver_of(address)) is not None and place is not None:
+                self._shared[use.group, pool.name, version].loosen((place.index, number), empty=False)
+
+    def has_kept(self, pool: PoolName, version: int) -> bool:
+        """Whether a pool keeps addresses of a version (4 or 6) back for Services that were deleted."""
+        return self._kept_in[pool, version] > 0
+
     def claim(self, service: ServiceKey, addresses: tuple[IPAddress, ...], use: Use = ALONE) -> None:
         """Make these the addresses of the Service, instead of those it held. There must be no conflict."""
         assert self.conflict(service, addresses, use) is None, (service, addresses)
@@ -176,8 +238,9 @@ class Ledger:
         self.release(service)
         for address in addresses:
             number, holders = int(address), self._holders[address.version]
-            if not use.key:
+            if not use.key and (address.version, number) in self._freed:
                 self._freed.discard((address.version, number))
+                self._moved = True
             if number not in holders:
                 self._count(address.version, number, 1)
                 self._offer(address, use)
@@ -256,14 +319,25 @@ class Ledger:
     def has_freed(self) -> bool:
         """Whether addresses were given up, or are shared in another way, since forget_freed: waiting Services may want them.
 
-        An address that was given up and then taken by a Service that shares with nobody does not count.
+        An address that was given up and then taken by a Service that shares with nobody does not count. That a pool begins or
+        ends to keep addresses back counts, because those who wait are told.
         """
-        return bool(self._freed)
+        return bool(self._freed) or self._reads_otherwise
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether an address has another holder, or one who shares it differently, since forget_freed.
+
+        Nobody gets anything from that, but who waits for that very address has to be told who is in the way now.
+        """
+        return self._moved
 
     def forget_freed(self) -> None:
         """Everyone who waits has been asked."""
         self._freed.clear()
+        self._moved = False
         self._left.clear()
+        self._reads_otherwise = False
 
     def holdings(self) -> Iterator[tuple[ServiceKey, tuple[IPAddress, ...]]]:
         """Every Service that holds something."""
@@ -289,6 +363,14 @@ class Ledger:
         for name, version in self._spaces:
             free = self.lowest(name, version)
             assert free is None or (not self.holders_of(free) and self._giver_of(free) == self.pools[name])
+            assert free is None or int(free) not in self._kept[version]
+        kept_in = Counter(
+            (place.pool.name, version)
+            for version, some in self._kept.items()
+            for number in some
+            if (place := self._place(version, number)) is not None
+        )
+        assert kept_in == +self._kept_in, (kept_in, self._kept_in)
         assert self._uses.keys() == self._addresses.keys()
         assert all(self._uses[service].key for place in self._freed for service in holders.get(place, ()))
         self._check_shared(holders)
@@ -296,6 +378,11 @@ class Ledger:
         for service, addresses in self._addresses.items():
             by_namespace.setdefault(_namespace(service), Counter()).update(addresses)
         assert by_namespace == self._by_namespace
+
+    def check_kept(self, addresses: Iterable[IPAddress]) -> None:
+        """Compare with what shall be kept back; for tests and simulation."""
+        kept: Counter[tuple[int, int]] = Counter((address.version, int(address)) for address in addresses)
+        assert kept == {(version, number): n for version, some in self._kept.items() for number, n in some.items()}
 
     def _check_shared(self, holders: Mapping[tuple[int, int], list[ServiceKey]]) -> None:
         offered: dict[tuple[tuple[str, str], PoolName, int], list[tuple[int, int]]] = {}

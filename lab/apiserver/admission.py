@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import functools
 import ssl
 import uuid
 from typing import Any
@@ -32,6 +33,12 @@ FAILURES = (
     aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError, msgspec.DecodeError, msgspec.ValidationError, LookupError, binascii.Error,
 )  # fmt: skip
 _UNCALLED = {"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}
+
+
+@functools.lru_cache(maxsize=16)
+def _trusting(bundle: str) -> ssl.SSLContext:
+    """A context that trusts the authorities of a caBundle. Kept, as connections are for each context."""
+    return ssl.create_default_context(cadata=base64.b64decode(bundle).decode() if bundle else None)
 
 
 class Webhooks:
@@ -146,10 +153,7 @@ class Webhooks:
         url, host = self._address(client)
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=self._dial))
-        context = ssl.create_default_context()
-        bundle = client.get("caBundle")
-        if bundle:
-            context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+        context = _trusting(client.get("caBundle") or "")
         async with asyncio.timeout(timeout_s):
             async with self._session.post(
                 url, params={"timeout": f"{timeout_s}s"}, data=msgspec.json.encode(body), ssl=context, server_hostname=host,

@@ -1,19 +1,18 @@
 """Bodies: bytes of a request into a document, and documents into stored bytes.
 
-Reads JSON, YAML and the protobuf envelope that kubectl sends (protobuf.py); finds duplicate keys and unknown fields; says the
+Reads JSON, YAML and the protobuf envelope that kubectl sends (protobuf.py); finds unknown fields; says the
 server's texts for what cannot be read. Called by http.py for bodies and by api.py for what it stores.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 import msgspec
 import yaml
 import yaml.scanner
 
+from config import yaml_text
 from lab.apiserver import protobuf, structural, typed
 from lab.apiserver.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
 from lab.apiserver.resources import Resource
@@ -36,81 +35,20 @@ def copy_of(document: Json) -> Json:
     return copied
 
 
-class _Duplicates:
-    """Finds keys that occur twice, with their path."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def pairs(self, pairs: list[tuple[str, Any]]) -> Any:
-        out = dict(pairs)
-        if len(out) != len(pairs):
-            seen = set()
-            for key, _ in pairs:
-                if key in seen:
-                    self.found.append(key)
-                seen.add(key)
-        return out
-
-
-def parse_json(data: bytes) -> tuple[Any, list[str]]:
-    """A JSON text and the paths of keys given twice.
+def parse_json(data: bytes) -> Any:
+    """A JSON text.
 
     Raises:
         ValueError: it is no JSON; the text is Go's where it is a common one.
 
     """
     try:
-        value = msgspec.json.decode(data)
+        return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
         text = str(error)
         raise ValueError(
             "unexpected end of JSON input" if "truncated" in text or not data.strip() else f"invalid character: {text}"
         ) from error
-    # Keys given twice are rare: a cheap count first, the exact search only where it differs.
-    if data.count(b'":') + data.count(b'" :') == _count_keys(value):
-        return value, []
-    finder = _Duplicates()
-    json.loads(data, object_pairs_hook=finder.pairs)
-    return value, [_path_of(value, key) for key in finder.found]
-
-
-def _count_keys(value: Any) -> int:
-    if isinstance(value, dict):
-        return len(value) + sum(_count_keys(v) for v in value.values())
-    return sum(_count_keys(v) for v in value) if isinstance(value, list) else 0
-
-
-def _path_of(value: Any, key: str, path: str = "") -> str:
-    if isinstance(value, dict):
-        if key in value:
-            return f"{path}.{key}" if path else key
-        for name, inner in value.items():
-            found = _path_of(inner, key, f"{path}.{name}" if path else name)
-            if found:
-                return found
-    elif isinstance(value, list):
-        for at, inner in enumerate(value):
-            found = _path_of(inner, key, f"{path}[{at}]")
-            if found:
-                return found
-    return ""
-
-
-class _YamlLoader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]  # Built by condition.
-    """YAML 1.1 as Go's yaml reads it into JSON: timestamps stay text, keys become text."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    k: [(tag, regexp) for tag, regexp in v if tag != "tag:yaml.org,2002:timestamp"]
-    for k, v in _YamlLoader.yaml_implicit_resolvers.items()
-}
-for _letter in "yYnN":  # Go's library takes single letters for booleans, as YAML 1.1 says.
-    _YamlLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:y|Y|n|N)$"), [_letter])
-_YamlLoader.add_constructor(
-    "tag:yaml.org,2002:bool",
-    lambda _, node: str(node.value).lower() in {"y", "yes", "true", "on"},
-)
 
 
 def parse_yaml(data: bytes) -> Any:
@@ -121,7 +59,7 @@ def parse_yaml(data: bytes) -> Any:
 
     """
     try:
-        value = yaml.load(data, Loader=_YamlLoader)  # noqa: S506  # A safe loader, with resolvers taken away.
+        value = yaml_text.load(data)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         # Go's library counts a scanner's lines from one and a parser's from zero.
@@ -137,8 +75,8 @@ def parse_yaml(data: bytes) -> Any:
     return keys(value)
 
 
-def read_object(resource: Resource, data: bytes, content_type: str, unknown: list[str]) -> Json:
-    """The document of a create or an update; duplicate keys are appended to `unknown` as whole sentences.
+def read_object(resource: Resource, data: bytes, content_type: str) -> Json:
+    """The document of a create or an update.
 
     Raises:
         ApiError: 400 or 415.
@@ -148,14 +86,13 @@ def read_object(resource: Resource, data: bytes, content_type: str, unknown: lis
     expected = resource.kind
     if media in {"", "application/json"}:
         try:
-            document, repeated = parse_json(data)
+            document = parse_json(data)
         except ValueError as error:
             shown = data[:64].decode(errors="replace") if data else "<empty>"
             raise bad_request(
                 f"the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; "
                 f"json parse error: {error} ({shown})"
             ) from error
-        unknown += [f'duplicate field "{p}"' for p in repeated]
     elif media in {"application/yaml", "application/x-yaml"}:
         try:
             document = parse_yaml(data)

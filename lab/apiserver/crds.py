@@ -74,19 +74,6 @@ def prepare(new: Json, old: Json | None) -> None:
         new["status"]["storedVersions"] = stored
 
 
-def _version_text(version: Json) -> str:
-    def word(name: str) -> str:
-        return "true" if version.get(name) else "false"
-
-    return (
-        f'apiextensions.CustomResourceDefinitionVersion{{Name:"{version["name"]}", Served:{word("served")}, Storage:{word("storage")}, '
-        f"Deprecated:{word('deprecated')}, DeprecationWarning:(*string)(nil), Schema:(*apiextensions.CustomResourceValidation)(nil), "
-        "Subresources:(*apiextensions.CustomResourceSubresources)(nil), "
-        "AdditionalPrinterColumns:[]apiextensions.CustomResourceColumnDefinition(nil), "
-        "SelectableFields:[]apiextensions.SelectableField(nil)}"
-    )
-
-
 def validate(new: Json, old: Json | None) -> list[Cause]:
     """Faults of a definition, in the server's order."""
     spec, names = new["spec"], new["spec"]["names"]
@@ -106,8 +93,8 @@ def validate(new: Json, old: Json | None) -> list[Cause]:
         out.append(unsupported("spec.scope", scope, ("Cluster", "Namespaced")))
     storage = [v["name"] for v in versions if v.get("storage")]
     if len(storage) != 1:
-        shown = "[]apiextensions.CustomResourceDefinitionVersion{" + ", ".join(_version_text(v) for v in versions) + "}"
-        out.append(raw_invalid("spec.versions", shown, "must have exactly one version marked as storage version"))
+        names_shown = [v["name"] for v in versions]
+        out.append(invalid_value("spec.versions", names_shown, "must have exactly one version marked as storage version"))
     for name in ("plural", "singular", "kind", "listKind"):
         if not names.get(name):
             out.append(required(f"spec.names.{name}"))

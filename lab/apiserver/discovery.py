@@ -1,8 +1,7 @@
 """What clients read before anything else: groups, resources, and OpenAPI documents, all derived from the registry.
 
-OpenAPI v2 in protobuf is a constant empty document: it makes old kubectl skip client-side validation, which the server does
-anyway. OpenAPI v3 lists paths, parameters and the schemas of kinds; descriptions of built-in kinds are read from the
-kubernetes package when somebody first asks (kubectl explain).
+The OpenAPI documents list paths, parameters and the schemas of kinds; descriptions of built-in kinds are read from the
+kubernetes package when somebody first asks (kubectl explain). lab.apiserver.openapi_v2 writes v2 for old kubectls.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from lab.apiserver.resources import Registry, Resource
-from lab.apiserver.typed import TYPES, go_name
+from lab.apiserver.typed import SCHEMAS, TYPES, go_name
 
 Json = dict[str, Any]
-EMPTY_OPENAPI_V2 = bytes.fromhex("0a03322e3012130a0a4b756265726e65746573120576312e33314200")
 _SUB_VERBS = {
     "status": ("get", "patch", "update"), "scale": ("get", "patch", "update"), "finalize": ("update",), "token": ("create",),
     "binding": ("create",), "eviction": ("create",), "log": ("get",), "exec": ("create", "get"), "attach": ("create", "get"),
@@ -58,67 +54,61 @@ def resource_list(registry: Registry, group: str, version: str) -> Json | None:
         return None
     rows: list[Json] = []
     for resource in served:
-        entry: Json = {
+        entry = {
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced, "kind": resource.kind,
-            "verbs": list(resource.verbs),
+            "verbs": list(resource.verbs), **_also_called(resource),
         }  # fmt: skip
-        if resource.short_names:
-            entry["shortNames"] = list(resource.short_names)
-        if resource.categories:
-            entry["categories"] = list(resource.categories)
         if "list" in resource.verbs:
             entry["storageVersionHash"] = _hash(f"{resource.qualified}/{resource.version}")
         rows.append(entry)
         for name in subresources(resource):
-            kind = _SUB_KINDS.get(name)
-            sub: Json = {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced}
-            if kind and kind[0]:
-                sub |= {"group": kind[0], "version": kind[1]}
-            rows.append(sub | {"kind": kind[2] if kind else resource.kind, "verbs": list(_SUB_VERBS[name])})
+            sub_group, sub_version, kind = _SUB_KINDS.get(name, ("", "", resource.kind))
+            where = {"group": sub_group, "version": sub_version} if sub_group else {}
+            row = {
+                "name": f"{resource.plural}/{name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                **where,
+                "kind": kind,
+            }
+            rows.append({**row, "verbs": list(_SUB_VERBS[name])})
     out: Json = {"kind": "APIResourceList", "groupVersion": f"{group}/{version}" if group else version, "resources": rows}
     if group:
         out["apiVersion"] = "v1"
     return out
 
 
+def _also_called(resource: Resource) -> Json:
+    names = {"shortNames": list(resource.short_names), "categories": list(resource.categories)}
+    return {name: values for name, values in names.items() if values}
+
+
+def _aggregated_entry(resource: Resource) -> Json:
+    # Built-in kinds leave out the group and version that the entry around them says already.
+    group, version = (resource.group, resource.version) if resource.custom else ("", "")
+    subs = []
+    for name in subresources(resource):
+        sub_group, sub_version, kind = _SUB_KINDS.get(name, (group, version, resource.kind))
+        shown = {"group": sub_group, "version": sub_version if sub_group else "", "kind": kind}
+        subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
+    return {
+        "resource": resource.plural, "responseKind": {"group": group, "version": version, "kind": resource.kind},
+        "scope": "Namespaced" if resource.namespaced else "Cluster", "singularResource": resource.singular,
+        "verbs": list(resource.verbs), **_also_called(resource), **({"subresources": subs} if subs else {}),
+    }  # fmt: skip
+
+
 def aggregated(registry: Registry, groups: Iterable[str], version: str) -> Json:
     """An APIGroupDiscoveryList of the given groups ("" is core)."""
     items = []
     for group in groups:
-        versions = []
-        for group_version in registry.versions(group):
-            resources = []
-            for resource in _of_version(registry, group, group_version):
-                # Built-in kinds leave out the group and version that the entry around them says already.
-                where = {"group": group, "version": group_version} if resource.custom else {"group": "", "version": ""}
-                entry: Json = {
-                    "resource": resource.plural, "responseKind": {**where, "kind": resource.kind},
-                    "scope": "Namespaced" if resource.namespaced else "Cluster", "singularResource": resource.singular,
-                    "verbs": list(resource.verbs),
-                }  # fmt: skip
-                if resource.short_names:
-                    entry["shortNames"] = list(resource.short_names)
-                if resource.categories:
-                    entry["categories"] = list(resource.categories)
-                subs = []
-                for name in subresources(resource):
-                    kind = _SUB_KINDS.get(name)
-                    shown = (
-                        {"group": kind[0], "version": kind[1] if kind[0] else "", "kind": kind[2]}
-                        if kind
-                        else {**where, "kind": resource.kind}
-                    )
-                    subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
-                if subs:
-                    entry["subresources"] = subs
-                resources.append(entry)
-            versions.append({"version": group_version, "resources": resources, "freshness": "Current"})
-        items.append(
+        versions = [
             {
-                "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
-                "versions": versions,
+                "version": v, "resources": [_aggregated_entry(r) for r in _of_version(registry, group, v)], "freshness": "Current",
             }
-        )
+            for v in registry.versions(group)
+        ]  # fmt: skip
+        items.append({"metadata": {**({"name": group} if group else {}), "creationTimestamp": None}, "versions": versions})
     return {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
 
 
@@ -198,8 +188,8 @@ _PACKAGES = {
 }  # fmt: skip
 _SIMPLE: dict[str, Json] = {
     "string": {"type": "string"}, "int": {"type": "integer", "format": "int32"}, "bool": {"type": "boolean"}, "number": {"type": "number"},
-    "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {"type": "object"},
-    "intstr": {"type": "string", "format": "int-or-string"}, "schemaOrBool": {"type": "object"},
+    "time": {"type": "string", "format": "date-time"}, "bytes": {"type": "string", "format": "byte"}, "any": {},
+    "intstr": {"type": "string", "format": "int-or-string"}, "schemaOrBool": {},
 }  # fmt: skip
 
 
@@ -269,6 +259,9 @@ def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json
             properties[member] = _reference(field.kind, package, pending)
             if described.get(member):
                 properties[member]["description"] = described[member]
+            key = SCHEMAS[name]["properties"][member].get("x-kubernetes-patch-merge-key")
+            if key is not None:
+                properties[member] |= {"x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": key}
         if name in kinds:
             r = kinds[name]
             schema["x-kubernetes-group-version-kind"] = [{"group": r.group, "kind": r.kind, "version": r.version}]
@@ -309,11 +302,25 @@ def openapi_v2(registry: Registry, texts: Descriptions) -> Json:
     for group in ["", *registry.groups()]:
         served = [r for r in registry.all() if r.group == group and r.custom is None]
         definitions.update(_schemas(served, group, texts))
-    text = msgspec.json.encode(definitions).replace(b"#/components/schemas/", b"#/definitions/")
-    paths = _paths(r for r in registry.all())
+    definitions.update(_custom_schema(r) for r in registry.all() if r.custom is not None)
     return {
-        "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": paths, "definitions": msgspec.json.decode(text),
+        "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": _paths(r for r in registry.all()),
+        "definitions": {name: _as_v2(schema) for name, schema in definitions.items()},
     }  # fmt: skip
+
+
+def _as_v2(schema: Json) -> Json:
+    """A schema in the words of v2: a reference stands by itself, and not below allOf."""
+    out = {name: value for name, value in schema.items() if name not in {"allOf", "default"}}
+    for each in schema.get("allOf") or ():
+        if "$ref" in each:
+            out["$ref"] = each["$ref"].replace("#/components/schemas/", "#/definitions/")
+    for name in ("items", "additionalProperties"):
+        if isinstance(out.get(name), dict):
+            out[name] = _as_v2(out[name])
+    if "properties" in out:
+        out["properties"] = {name: _as_v2(value) for name, value in out["properties"].items()}
+    return out
 
 
 def version_info() -> Json:

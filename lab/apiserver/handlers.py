@@ -125,14 +125,16 @@ class Handlers:
         key = (target.namespace or "", target.name)
         if verb == "create":
             document = self._read(resource, data, media, call)
-            await self._webhooks.review("CREATE", resource, target.namespace or "", document, None, call)
+            if self._webhooks.interested(resource, ("CREATE",)):
+                await self._review_new(target, document, call)
             document, _ = self.api.create(resource, target.namespace or "", document, call)
             return self._object(resource, document, form, options, status=201)
         if verb == "update":
             document = self._read(resource, data, media, call)
             before = self.api.store.get(resource.storage, key)
-            if before is not None:
-                await self._webhooks.review("UPDATE", resource, target.namespace or "", document, before, call, sub=target.sub)
+            if before is not None and self._webhooks.interested(resource, ("UPDATE",), target.sub):
+                shown, _ = self.api.update(resource, key, codec.copy_of(document), _trial_of(call), sub=target.sub)
+                await self._webhooks.review("UPDATE", resource, target.namespace or "", shown, before, call, sub=target.sub)
             document, created = self.api.update(resource, key, document, call, sub=target.sub)
             return self._object(resource, document, form, options, status=201 if created else 200)
         kind = media.partition(";")[0].strip()
@@ -149,10 +151,21 @@ class Handlers:
         document, created = self.api.patch(resource, key, kind, data, call, sub=target.sub)
         return self._object(resource, document, form, options, status=201 if created else 200)
 
+    async def _review_new(self, target: Target, document: dict[str, Any], call: Call) -> None:
+        """Ask the webhooks about an object that the schema accepts, as it would be stored; its name is chosen by then."""
+        namespace = target.namespace or ""
+        try:
+            shown, _ = self.api.create(target.resource, namespace, codec.copy_of(document), _trial_of(call))
+        except ApiError as error:
+            if error.reason != "AlreadyExists":  # That is said last.
+                raise
+            shown = document
+        await self._webhooks.review("CREATE", target.resource, namespace, shown, None, call)
+        document["metadata"]["name"] = shown["metadata"]["name"]
+
     async def _review_patch(self, target: Target, key: tuple[str, str], kind: str, data: bytes, call: Call) -> None:
         """Ask the webhooks about the outcome of a patch, made in a dry run."""
-        trial = Call(call.user, call.manager, dry_run=True, validation=call.validation, force=call.force)
-        document, created = self.api.patch(target.resource, key, kind, data, trial, sub=target.sub)
+        document, created = self.api.patch(target.resource, key, kind, data, _trial_of(call), sub=target.sub)
         before = self.api.store.get(target.resource.storage, key)
         operation = "CREATE" if created else "UPDATE"
         await self._webhooks.review(operation, target.resource, key[0], document, before, call, sub=target.sub)
@@ -179,13 +192,10 @@ class Handlers:
     def _read(resource: Resource, data: bytes, media: str, call: Call) -> Json:
         """The normalized document of a body."""
         faults: list[str] = []
-        document = codec.read_object(resource, data, media, faults)
-        unknown: list[str] = []
         try:
-            document = codec.normalize(resource, document, unknown)
+            document = codec.normalize(resource, codec.read_object(resource, data, media), faults)
         except typed.MismatchError as error:
             raise codec.refuse_type(resource, error) from error
-        faults += unknown
         if faults and call.validation == "Strict":
             raise codec.refuse_unknown(resource, faults)
         if call.validation == "Warn":
@@ -341,7 +351,7 @@ class Handlers:
         body: Json = {}
         if data.strip():
             try:
-                body, _ = codec.parse_json(data)
+                body = codec.parse_json(data)
             except ValueError as error:
                 raise internal(f"couldn't get version/kind; json parse error: {error}") from error
             if not isinstance(body, dict):
@@ -433,3 +443,8 @@ class Handlers:
 
 def _manager_of(request: web.BaseRequest) -> str:
     return request.headers.get("User-Agent", "unknown").partition("/")[0][:128]
+
+
+def _trial_of(call: Call) -> Call:
+    """The same call as a dry run."""
+    return Call(call.user, call.manager, dry_run=True, validation=call.validation, force=call.force)

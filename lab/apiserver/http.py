@@ -14,7 +14,7 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from lab.apiserver import discovery
+from lab.apiserver import discovery, openapi_v2
 from lab.apiserver.answers import (
     JSON,
     JSON_TYPE,
@@ -169,18 +169,12 @@ class Server:
             case "version":
                 return json_answer(discovery.version_info())
             case "":
-                return json_answer({"paths": self._root_paths()})
+                return json_answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
             case "openapi":
                 return self._openapi(request, parts)
             case "metrics":
                 return Answer(200, b"", "text/plain; version=0.0.4")
         return self._groups(request, parts)
-
-    def _root_paths(self) -> list[str]:
-        out = ["/api", "/api/v1", "/apis", "/apis/"]
-        for group in self.registry.groups():
-            out += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in self.registry.versions(group))]
-        return [*out, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
 
     def _groups(self, request: web.BaseRequest, parts: list[str]) -> Answer:
         accept = request.headers.get("Accept", "")
@@ -212,18 +206,24 @@ class Server:
     def _openapi(self, request: web.BaseRequest, parts: list[str]) -> Answer:
         if parts[1:] == ["v2"]:
             if "protobuf" in request.headers.get("Accept", ""):
-                return Answer(200, discovery.EMPTY_OPENAPI_V2, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
-            return Answer(200, self._cached("v2", lambda: discovery.openapi_v2(self.registry, self._texts)))
+                body = self._cached("v2 protobuf", self._openapi_v2, openapi_v2.encode)
+                return Answer(200, body, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+            return Answer(200, self._cached("v2", self._openapi_v2))
         if parts[1:] == ["v3"]:
             return json_answer(discovery.openapi_index(self.registry), "text/plain; charset=utf-8")
         group, version = ("", parts[3]) if parts[2:3] == ["api"] else (parts[3], parts[4]) if len(parts) == 5 else ("", "")
         body = self._cached("/".join(parts), lambda: discovery.openapi_v3(self.registry, group, version, self._texts))
         return Answer(200, body) if body != b"null" else Answer(404, b"", "text/plain; charset=utf-8")
 
-    def _cached(self, name: str, make: Callable[[], Json | None]) -> bytes:
+    def _openapi_v2(self) -> Json:
+        return discovery.openapi_v2(self.registry, self._texts)
+
+    def _cached(
+        self, name: str, make: Callable[[], Json | None], encode: Callable[[Any], bytes] = msgspec.json.encode
+    ) -> bytes:
         held = self._documents.get(name)
         if held is None or held[0] != self.registry.version:
-            held = self._documents[name] = (self.registry.version, msgspec.json.encode(make()))
+            held = self._documents[name] = (self.registry.version, encode(make()))
         return held[1]
 
 

@@ -6,10 +6,9 @@ Pure. Called by api.py for every create and update. The texts are the server's.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Any
 
-from lab.apiserver.errors import Cause, invalid_value, raw_invalid, required
+from lab.apiserver.errors import Cause, invalid_value, required
 
 Json = dict[str, Any]
 
@@ -110,16 +109,6 @@ def label_causes(labels: Json, field: str) -> list[Cause]:
     return out
 
 
-def _owner_text(owner: Json) -> str:
-    def flag(name: str) -> str:
-        return "(*bool)(nil)" if owner.get(name) is None else "(*bool)(0xc000000000)"
-
-    return (
-        f'v1.OwnerReference{{APIVersion:"{owner.get("apiVersion", "")}", Kind:"{owner.get("kind", "")}", Name:"{owner.get("name", "")}", '
-        f'UID:"{owner.get("uid", "")}", Controller:{flag("controller")}, BlockOwnerDeletion:{flag("blockOwnerDeletion")}}}'
-    )
-
-
 def check_metadata(metadata: Json, name_rule: str) -> list[Cause]:
     """Faults of an object's metadata."""
     out: list[Cause] = []
@@ -146,9 +135,8 @@ def check_metadata(metadata: Json, name_rule: str) -> list[Cause]:
     controllers = [o for o in owners if o.get("controller")]
     if len(controllers) > 1:
         names = [f"{o['kind']}/{o['name']}" for o in controllers[:2]]
-        shown = "[]v1.OwnerReference{" + ", ".join(_owner_text(o) for o in owners) + "}"
         detail = f'Only one reference can have Controller set to true. Found "true" in references for {names[0]} and {names[1]}'
-        out.append(raw_invalid("metadata.ownerReferences", shown, detail))
+        out.append(invalid_value("metadata.ownerReferences", len(owners), detail))
     for at, finalizer in enumerate(metadata.get("finalizers") or []):
         out += [invalid_value("metadata.finalizers", finalizer, f) for f in qualified_faults(finalizer)]
         if "/" not in finalizer and finalizer not in {"kubernetes", "orphan", "foregroundDeletion"}:
@@ -157,20 +145,13 @@ def check_metadata(metadata: Json, name_rule: str) -> list[Cause]:
     return out
 
 
-def go_time(text: str | None) -> str:
-    """A timestamp as Go prints it."""
-    if not text:
-        return "null"
-    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
-
-
 def check_metadata_update(new: Json, old: Json) -> list[Cause]:
     """What an update tried to change and may not. Members the caller left out were filled from the old object before."""
     out = []
     if new.get("uid") != old.get("uid"):
         out.append(invalid_value("metadata.uid", new.get("uid", ""), "field is immutable"))
     if new.get("deletionTimestamp") != old.get("deletionTimestamp"):
-        out.append(raw_invalid("metadata.deletionTimestamp", go_time(new.get("deletionTimestamp")), "field is immutable"))
+        out.append(invalid_value("metadata.deletionTimestamp", new.get("deletionTimestamp"), "field is immutable"))
     if old.get("deletionTimestamp"):
         added = [f for f in new.get("finalizers") or [] if f not in (old.get("finalizers") or [])]
         if added:

@@ -123,7 +123,7 @@ def scale(api: Api, resource: Resource, key: Key, verb: str, media: str, data: b
     stored = api.find(resource, key)
     document = api.document(resource, stored)
     try:
-        body, _ = codec.parse_json(data)
+        body = codec.parse_json(data)
     except ValueError as error:
         raise bad_request(f"error decoding patch: {error}") from error
     now = scale_of(document)

@@ -22,6 +22,7 @@ import signal
 import socket
 import ssl
 import sys
+from asyncio import sslproto
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ from lab.apiserver.watching import Hub
 
 Json = dict[str, Any]
 MAX_BODY_BYTES = 8 * 1024 * 1024
+READ_BUFFER_BYTES = 32 * 1024
 SHUTDOWN_S = 0.5
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
@@ -60,22 +62,28 @@ class Listen:
 
 
 @dataclass(slots=True)
-class Running:
-    """A server that answers. `url` is what clients on this machine use."""
+class Served:
+    """An API server that answers. `url` is what clients on this machine use."""
 
     url: str
     ca_file: Path
     token: str
     kubeconfig: Path
+    stack: contextlib.AsyncExitStack = field(repr=False)
+
+    async def close(self) -> None:
+        """End watches, connections and the store."""
+        await self.stack.aclose()
+
+
+@dataclass(slots=True)
+class Running(Served):
+    """The lab's own, and what it is made of."""
+
     api: Api
     hub: Hub
     server: Server
     authority: Authority
-    _stack: contextlib.AsyncExitStack = field(repr=False)
-
-    async def close(self) -> None:
-        """End watches, connections and the store."""
-        await self._stack.aclose()
 
 
 def parse_listen(text: str) -> Listen:
@@ -96,7 +104,7 @@ def parse_listen(text: str) -> Listen:
     return Listen(address, number, netns)
 
 
-def _bind(listen: Listen) -> socket.socket:
+def bind(listen: Listen) -> socket.socket:
     """A listening socket; in a namespace it is made there and works from here."""
     family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
     if listen.netns:
@@ -130,7 +138,7 @@ def _inside(netns: str) -> Any:
         os.close(home)
 
 
-def _dialler(listen: Sequence[Listen]) -> Callable[[Any], socket.socket] | None:
+def dialler(listen: Sequence[Listen]) -> Callable[[Any], socket.socket] | None:
     """Makes the sockets with which webhooks are called: in the first namespace listened in, which knows the way to Pods."""
     netns = next((entry.netns for entry in listen if entry.netns), "")
     if not netns:
@@ -144,7 +152,7 @@ def _dialler(listen: Sequence[Listen]) -> Callable[[Any], socket.socket] | None:
     return dial
 
 
-def _remembered(path: Path, make: str) -> str:
+def remembered(path: Path, make: str) -> str:
     """The text in a file of the state directory; written when it is not there."""
     if not path.exists():
         path.touch(mode=0o600)
@@ -193,7 +201,7 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     port_file = state / "port"
     port = int(port_file.read_text()) if port_file.exists() else 0
     wanted = [Listen(e.address, e.port or (0 if e.netns else port), e.netns) for e in listen]
-    sockets = [_bind(entry) for entry in wanted]
+    sockets = [bind(entry) for entry in wanted]
     first = sockets[0].getsockname()
     port_file.write_text(str(first[1]))
     authority = Authority(state / "pki")
@@ -212,9 +220,9 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     bootstrap.populate(api)
     controllers.start()
     controllers.work()
-    token = _remembered(state / "token", secrets.token_hex(24))
-    signing = bytes.fromhex(_remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
-    handlers = Handlers(api, Authorizer(store), Tokens(signing, store, token), auth.wall_clock, _dialler(listen))
+    token = remembered(state / "token", secrets.token_hex(24))
+    signing = bytes.fromhex(remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
+    handlers = Handlers(api, Authorizer(store), Tokens(signing, store, token), auth.wall_clock, dialler(listen))
     server = Server(registry, handlers, Streams(handlers, hub, rng), auth.wall_clock)
 
     host = f"[{first[0]}]" if ":" in first[0] else first[0]
@@ -233,6 +241,8 @@ async def start(listen: Sequence[Listen], state: Path) -> Running:
         OSError: an address cannot be bound.
 
     """
+    # What every connection reserves for reading: 256 KiB, which thousands of watches would not use and pay for.
+    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES
     parts = _assemble(listen, state)
     stack = contextlib.AsyncExitStack()
     stack.callback(parts.api.store.close)
@@ -246,8 +256,8 @@ async def start(listen: Sequence[Listen], state: Path) -> Running:
     for sock in parts.sockets:
         await web.SockSite(runner, sock, ssl_context=parts.context, backlog=512).start()
     return Running(
-        parts.url, parts.authority.certificate_path, parts.token, parts.kubeconfig, parts.api, parts.hub, parts.server, parts.authority,
-        stack,
+        parts.url, parts.authority.certificate_path, parts.token, parts.kubeconfig, stack, parts.api, parts.hub, parts.server,
+        parts.authority,
     )  # fmt: skip
 
 
@@ -256,13 +266,13 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
 
-async def _serve(listen: Sequence[Listen], state: Path) -> None:
+async def _serve(listen: Sequence[Listen], state: Path, *, real: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     gc.disable()  # Reading the journal makes thousands of objects and no garbage.
-    running = await start(listen, state)
+    running = await (_start_real(listen, state) if real else start(listen, state))
     gc.freeze()
     gc.enable()
     gc.set_threshold(20_000, 20, 50)  # A request makes no cycles; what is stored need not be looked at over and over.
@@ -272,6 +282,15 @@ async def _serve(listen: Sequence[Listen], state: Path) -> None:
     print(json.dumps(ready), flush=True)
     await stop.wait()
     await running.close()
+
+
+async def _start_real(listen: Sequence[Listen], state: Path) -> Served:
+    from lab import realapi  # noqa: PLC0415 - It is built on this module, and few need it.
+
+    programs = realapi.assets()
+    if programs is None:
+        raise OSError(f"--real needs {realapi.ENVIRONMENT}, the directory with etcd and kube-apiserver")
+    return await realapi.start(programs, listen, state)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -285,12 +304,13 @@ def main(argv: Sequence[str]) -> int:
         help="listen in a named network namespace too (repeatable)",
     )  # fmt: skip
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where state, CA and tokens are kept")
+    parser.add_argument("--real", action="store_true", help="run the etcd and kube-apiserver in $KUBEBUILDER_ASSETS instead")
     options = parser.parse_args(argv)
     for entry in options.listen_netns:
         if not entry.netns:
             parser.error("--listen-netns needs NETNS=ADDRESS:PORT")
     try:
-        asyncio.run(_serve([options.listen, *options.listen_netns], options.state.absolute()))
+        asyncio.run(_serve([options.listen, *options.listen_netns], options.state.absolute(), real=options.real))
     except OSError as error:
         print(f"lab apiserver: {error}", file=sys.stderr)
         return 1

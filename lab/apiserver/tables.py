@@ -1,7 +1,7 @@
 """Tables: the columns and cells that `kubectl get` prints, made by the server.
 
-Column definitions of built-in kinds are in columns.json; those of custom kinds come from additionalPrinterColumns. A kind
-without either has a name and an age. Pure: ages are computed from the time handed in.
+Columns of built-in kinds are in columns.json: name, type, format, priority, description, and a cell, which is a word of CELLS with
+an argument. Those of custom kinds come from additionalPrinterColumns. A kind without either has a name and an age. Pure: ages are computed from the time handed in.
 """
 
 from __future__ import annotations
@@ -13,22 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab.apiserver.resources import Resource
+from lab.apiserver.resources import Resource, dig
 
 Json = dict[str, Any]
 Cells = Callable[[Json, datetime], list[Any]]
 
-_RAW: dict[str, list[list[Any]]] = json.loads(Path(__file__).with_name("columns.json").read_text(encoding="utf-8"))
-
 
 def _column(name: str, kind: str, form: str, priority: int, description: str) -> Json:
     return {"name": name, "type": kind, "format": form, "description": description, "priority": priority}
-
-
-COLUMNS: dict[str, list[Json]] = {kind: [_column(*c) for c in columns] for kind, columns in _RAW.items()}
-_NAME = COLUMNS["ConfigMap"][0]
-_AGE_TEXT = COLUMNS["ConfigMap"][-1]["description"]
-_PLAIN = [_NAME, _column("Created At", "date", "", 0, _AGE_TEXT)]
 
 
 def age(text: str | None, now: datetime) -> str:
@@ -64,14 +56,6 @@ def duration(seconds: int) -> str:
     return f"{days // 365}y{days % 365}d" if days < 2920 and days % 365 else f"{days // 365}y"
 
 
-def _created(o: Json, now: datetime) -> str:
-    return age(o["metadata"].get("creationTimestamp"), now)
-
-
-def _or_none(text: str) -> str:
-    return text or "<none>"
-
-
 def _labels(labels: Json | None) -> str:
     return ",".join(f"{k}={v}" for k, v in sorted((labels or {}).items())) or "<none>"
 
@@ -86,171 +70,117 @@ def selector_text(selector: Json | None) -> str:
     return ",".join(parts)
 
 
-def _service_ports(o: Json) -> str:
-    out = []
-    for port in o["spec"].get("ports") or []:
-        node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
-        out.append(f"{port['port']}{node_port}/{port['protocol']}")
-    return _or_none(",".join(out))
+# Cells that no word can say: (object, argument, now) -> cell
 
 
-def _service_external(o: Json) -> str:
+def _node_port(port: Json) -> str:
+    return f":{port['nodePort']}" if port.get("nodePort") else ""
+
+
+def _service_ports(o: Json, _: str, _now: datetime) -> str:
+    ports = o["spec"].get("ports") or []
+    shown = (f"{p['port']}{_node_port(p)}/{p['protocol']}" for p in ports)
+    return ",".join(shown) or "<none>"
+
+
+def _balanced(o: Json) -> list[str]:
+    return [i.get("ip") or i.get("hostname", "") for i in o["status"]["loadBalancer"].get("ingress") or []]
+
+
+def _service_external(o: Json, _: str, _now: datetime) -> str:
     spec = o["spec"]
     if spec["type"] == "ExternalName":
         return str(spec["externalName"])
-    addresses = list(spec.get("externalIPs") or [])
-    if spec["type"] == "LoadBalancer":
-        ingress = o["status"]["loadBalancer"].get("ingress") or []
-        addresses = [i.get("ip") or i.get("hostname", "") for i in ingress] + addresses
-        return ",".join(addresses) or "<pending>"
-    return _or_none(",".join(addresses))
+    balancer = spec["type"] == "LoadBalancer"
+    addresses = (_balanced(o) if balancer else []) + (spec.get("externalIPs") or [])
+    return ",".join(addresses) or ("<pending>" if balancer else "<none>")
 
 
-def _service(o: Json, now: datetime) -> list[Any]:
-    spec = o["spec"]
-    return [
-        o["metadata"]["name"], spec["type"], _or_none(spec.get("clusterIP", "")), _service_external(o), _service_ports(o), _created(o, now),
-        _labels(spec.get("selector")),
-    ]  # fmt: skip
-
-
-def _node(o: Json, now: datetime) -> list[Any]:
-    status, labels = o["status"], o["metadata"].get("labels") or {}
-    ready = next((c["status"] for c in status.get("conditions") or [] if c["type"] == "Ready"), None)
+def _node_status(o: Json, _: str, _now: datetime) -> str:
+    ready = next((c["status"] for c in o["status"].get("conditions") or [] if c["type"] == "Ready"), None)
     word = {"True": "Ready", None: "Unknown"}.get(ready, "NotReady")
-    if o["spec"].get("unschedulable"):
-        word += ",SchedulingDisabled"
-    roles = sorted(k.partition("/")[2] for k in labels if k.startswith("node-role.kubernetes.io/"))
-    addresses = {a["type"]: a["address"] for a in reversed(status.get("addresses") or [])}
-    info = status["nodeInfo"]
-    return [
-        o["metadata"]["name"], word, _or_none(",".join(roles)), _created(o, now), info["kubeletVersion"],
-        addresses.get("InternalIP", "<none>"), addresses.get("ExternalIP", "<none>"), info["osImage"] or "<unknown>",
-        info["kernelVersion"] or "<unknown>", info["containerRuntimeVersion"] or "<unknown>",
-    ]  # fmt: skip
+    return word + (",SchedulingDisabled" if o["spec"].get("unschedulable") else "")
 
 
-def _pod(o: Json, now: datetime) -> list[Any]:
-    status, spec = o["status"], o["spec"]
-    word = status.get("reason") or status.get("phase", "")
-    containers = status.get("containerStatuses") or []
-    for container in containers:
-        state = container.get("state") or {}
-        if (state.get("waiting") or {}).get("reason"):
-            word = state["waiting"]["reason"]
-        elif (state.get("terminated") or {}).get("reason"):
-            word = state["terminated"]["reason"]
+def _node_roles(o: Json, _: str, _now: datetime) -> str:
+    prefix = "node-role.kubernetes.io/"
+    labels = o["metadata"].get("labels") or {}
+    return ",".join(sorted(k.removeprefix(prefix) for k in labels if k.startswith(prefix))) or "<none>"
+
+
+def _pod_status(o: Json, _: str, _now: datetime) -> str:
     if o["metadata"].get("deletionTimestamp"):
-        word = "Terminating"
+        return "Terminating"
+    word: str = o["status"].get("reason") or o["status"].get("phase", "")
+    for container in o["status"].get("containerStatuses") or []:
+        state = container.get("state") or {}
+        word = dig(state, "waiting.reason") or dig(state, "terminated.reason") or word
+    return word
+
+
+def _pod_ready(o: Json, _: str, _now: datetime) -> str:
+    containers = o["status"].get("containerStatuses") or []
     ready = sum(1 for c in containers if c.get("ready") and (c.get("state") or {}).get("running"))
-    return [
-        o["metadata"]["name"], f"{ready}/{len(spec['containers'])}", word, str(sum(c.get("restartCount", 0) for c in containers)),
-        _created(o, now), _or_none(status.get("podIP", "")), _or_none(spec.get("nodeName", "")),
-        _or_none(status.get("nominatedNodeName", "")), "<none>",
-    ]  # fmt: skip
+    return f"{ready}/{len(o['spec']['containers'])}"
 
 
-def _slice(o: Json, now: datetime) -> list[Any]:
-    ports = [str(p["port"]) if p.get("port") is not None else "*" for p in o.get("ports") or []]
-    addresses = [a for e in o.get("endpoints") or [] for a in e["addresses"]]
-    shown = ",".join(addresses[:3]) + (f" + {len(addresses) - 3} more..." if len(addresses) > 3 else "")
-    return [
-        o["metadata"]["name"], o["addressType"], ",".join(ports) or "<unset>", shown if addresses else "<unset>", _created(o, now),
-    ]  # fmt: skip
+def _some(texts: list[str], nothing: str) -> str:
+    return ",".join(texts[:3]) + (f" + {len(texts) - 3} more..." if len(texts) > 3 else "") or nothing
 
 
-def _event(o: Json, now: datetime) -> list[Any]:
-    about = o["involvedObject"]
-    first, last = o.get("firstTimestamp") or o.get("eventTime"), o.get("lastTimestamp")
-    count = o.get("count", 0)
-    if o.get("series"):
-        last, count = o["series"]["lastObservedTime"], o["series"]["count"]
-    source = o["source"]
-    parts = [source.get("component") or o.get("reportingComponent", ""), source.get("host") or o.get("reportingInstance", "")]
-    return [
-        age(last or first, now), o.get("type", ""), o.get("reason", ""), f"{about.get('kind', '').lower()}/{about.get('name', '')}",
-        about.get("fieldPath", ""), ", ".join(p for p in parts if p), o.get("message", "").strip(), age(first, now), count or 1,
-        o["metadata"]["name"],
-    ]  # fmt: skip
+def _endpoints(o: Json, _: str, _now: datetime) -> str:
+    pairs = [(a, p) for s in o.get("subsets") or [] for p in s.get("ports") or [] for a in s.get("addresses") or []]
+    return _some([f"{address['ip']}:{port['port']}" for address, port in pairs], "<none>")
 
 
-def _template(o: Json) -> list[Any]:
-    containers = o["spec"]["template"]["spec"].get("containers") or []
-    return [
-        ",".join(c["name"] for c in containers),
-        ",".join(c["image"] for c in containers),
-        selector_text(o["spec"].get("selector")),
-    ]
+def _event_age(o: Json, which: str, now: datetime) -> str:
+    first = o.get("firstTimestamp") or o.get("eventTime")
+    last = dig(o, "series.lastObservedTime") or o.get("lastTimestamp") or first
+    return age(first if which == "first" else last, now)
 
 
-def _deployment(o: Json, now: datetime) -> list[Any]:
-    status = o["status"]
-    return [
-        o["metadata"]["name"], f"{status.get('readyReplicas', 0)}/{o['spec'].get('replicas', 0)}", status.get("updatedReplicas", 0),
-        status.get("availableReplicas", 0), _created(o, now), *_template(o),
-    ]  # fmt: skip
+def _event_source(o: Json, _: str, _now: datetime) -> str:
+    parts = (o["source"].get("component") or o.get("reportingComponent"), o["source"].get("host") or o.get("reportingInstance"))
+    return ", ".join(p for p in parts if p)
 
 
-def _daemon_set(o: Json, now: datetime) -> list[Any]:
-    status = o["status"]
-    counts = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable")
-    return [
-        o["metadata"]["name"], *(status.get(c, 0) for c in counts),
-        _labels(o["spec"]["template"]["spec"].get("nodeSelector")), _created(o, now), *_template(o),
-    ]  # fmt: skip
-
-
-def _replica_set(o: Json, now: datetime) -> list[Any]:
-    status = o["status"]
-    return [
-        o["metadata"]["name"], o["spec"].get("replicas", 0), status.get("replicas", 0), status.get("readyReplicas", 0),
-        _created(o, now), *_template(o),
-    ]  # fmt: skip
-
-
-def _ingress(o: Json, now: datetime) -> list[Any]:
-    spec = o["spec"]
-    hosts = [r["host"] for r in spec.get("rules") or [] if r.get("host")]
-    shown = ",".join(hosts[:3]) + (f" + {len(hosts) - 3} more..." if len(hosts) > 3 else "")
-    address = ",".join(i.get("ip") or i.get("hostname", "") for i in o["status"]["loadBalancer"].get("ingress") or [])
-    return [
-        o["metadata"]["name"], spec.get("ingressClassName") or "<none>", shown or "*", address, "80, 443" if spec.get("tls") else "80",
-        _created(o, now),
-    ]  # fmt: skip
-
-
-def _endpoints(o: Json, now: datetime) -> list[Any]:
-    out = [
-        f"{a['ip']}:{p['port']}" for s in o.get("subsets") or [] for p in s.get("ports") or [] for a in s.get("addresses") or []
-    ]
-    shown = ",".join(out[:3]) + (f" + {len(out) - 3} more..." if len(out) > 3 else "")
-    return [o["metadata"]["name"], shown or "<none>", _created(o, now)]
-
-
-def _named(*more: Callable[[Json], Any]) -> Cells:
-    return lambda o, now: [o["metadata"]["name"], *(m(o) for m in more), _created(o, now)]
-
-
-def _plain_created(o: Json, _now: datetime) -> list[Any]:
-    return [o["metadata"]["name"], o["metadata"].get("creationTimestamp")]
-
-
-CELLS: dict[str, Cells] = {
-    "Service": _service, "Node": _node, "Pod": _pod, "EndpointSlice": _slice, "Event": _event, "Deployment": _deployment,
-    "DaemonSet": _daemon_set, "ReplicaSet": _replica_set, "Ingress": _ingress, "Endpoints": _endpoints,
-    "ConfigMap": _named(lambda o: len(o.get("data") or {}) + len(o.get("binaryData") or {})),
-    "Secret": _named(lambda o: o.get("type", ""), lambda o: len(o.get("data") or {})),
-    "Namespace": _named(lambda o: o["status"].get("phase", "")),
-    "Lease": _named(lambda o: o["spec"].get("holderIdentity") or ""),
-    "ServiceAccount": _named(lambda o: str(len(o.get("secrets") or []))),
-    "IngressClass": _named(lambda o: o["spec"].get("controller", ""), lambda _: "<none>"),
-    "RoleBinding": _named(lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"),
-    "ClusterRoleBinding": _named(lambda o: f"{o['roleRef']['kind']}/{o['roleRef']['name']}"),
-    "ValidatingWebhookConfiguration": _named(lambda o: len(o.get("webhooks") or [])),
-    "MutatingWebhookConfiguration": _named(lambda o: len(o.get("webhooks") or [])),
-    "NetworkPolicy": _named(lambda o: _labels((o["spec"].get("podSelector") or {}).get("matchLabels"))),
-    "CustomResourceDefinition": _plain_created,
+CELLS: dict[str, Callable[[Json, str, datetime], Any]] = {
+    "is": lambda o, path, _: str(dig(o, path) or "").strip(),
+    "or-none": lambda o, path, _: dig(o, path) or "<none>",
+    "or-unknown": lambda o, path, _: dig(o, path) or "<unknown>",
+    "age": lambda o, path, now: age(dig(o, path), now),
+    "labels": lambda o, path, _: _labels(dig(o, path)),
+    "selector": lambda o, path, _: selector_text(dig(o, path)),
+    "count": lambda o, path, _: dig(o, path) or 0,
+    "size": lambda o, paths, _: sum(len(dig(o, path) or ()) for path in paths.split()),
+    "ratio": lambda o, paths, _: "/".join(str(dig(o, path) or 0) for path in paths.split()),
+    "each": lambda o, path, _: ",".join(i[path.split()[1]] for i in dig(o, path.split()[0]) or []),
+    "role": lambda o, _, _now: f"{o['roleRef']['kind']}/{o['roleRef']['name']}",
+    "service-ports": _service_ports, "service-external": _service_external, "node-status": _node_status, "node-roles": _node_roles,
+    "node-address": lambda o, kind, _: next((a["address"] for a in o["status"].get("addresses") or [] if a["type"] == kind), "<none>"),
+    "pod-ready": _pod_ready, "pod-status": _pod_status,
+    "pod-restarts": lambda o, _, _now: str(sum(c.get("restartCount", 0) for c in o["status"].get("containerStatuses") or [])),
+    "slice-ports": lambda o, _, _now: ",".join(str(p.get("port") or "*") for p in o.get("ports") or []) or "<unset>",
+    "slice-addresses": lambda o, _, _now: _some([a for e in o.get("endpoints") or [] for a in e["addresses"]], "<unset>"),
+    "endpoints-addresses": _endpoints,
+    "event-age": _event_age, "event-source": _event_source,
+    "event-count": lambda o, _, _now: dig(o, "series.count") or o.get("count") or 1,
+    "event-object": lambda o, _, _now: f"{o['involvedObject'].get('kind', '').lower()}/{o['involvedObject'].get('name', '')}",
+    "ingress-hosts": lambda o, _, _now: _some([r["host"] for r in o["spec"].get("rules") or [] if r.get("host")], "*"),
+    "ingress-addresses": lambda o, _, _now: ",".join(_balanced(o)),
+    "ingress-ports": lambda o, _, _now: "80, 443" if o["spec"].get("tls") else "80",
 }  # fmt: skip
+
+
+def _cells(texts: list[str]) -> Cells:
+    words = [(CELLS[word], argument) for word, _, argument in (text.partition(" ") for text in texts)]
+    return lambda o, now: [cell(o, argument, now) for cell, argument in words]
+
+
+_RAW: dict[str, list[list[Any]]] = json.loads(Path(__file__).with_name("columns.json").read_text(encoding="utf-8"))
+_BUILTIN = {kind: ([_column(*c[:5]) for c in columns], _cells([c[5] for c in columns])) for kind, columns in _RAW.items()}
+_NAME, _, _AGE = _BUILTIN["ConfigMap"][0]
+_PLAIN = ([_NAME, _column("Created At", "date", "", 0, _AGE["description"])], _BUILTIN["CustomResourceDefinition"][1])
 
 
 def _json_path(document: Any, path: str) -> list[Any]:
@@ -304,12 +234,10 @@ def _custom_cells(columns: tuple[Json, ...]) -> Cells:
 def columns_of(resource: Resource) -> tuple[list[Json], Cells]:
     """Columns of a resource and how its cells are made."""
     if resource.custom is None:
-        if resource.kind in CELLS:
-            return COLUMNS[resource.kind], CELLS[resource.kind]
-        return _PLAIN, _plain_created
+        return _BUILTIN.get(resource.kind, _PLAIN)
     columns = resource.custom.versions[resource.version].columns
     if not columns:
-        return [_NAME, COLUMNS["ConfigMap"][-1]], _named()
+        return [_NAME, _AGE], _cells(["is metadata.name", "age metadata.creationTimestamp"])
     shown = [_NAME]
     for column in columns:
         described = column.get("description") or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"

@@ -18,6 +18,7 @@ from kube.errors import KubeError
 from kube.resources import SERVICES
 from lab import netns
 from lab.scenarios.stage import NAMESPACE, Stage
+from lab.timeline import Moment
 
 LIMIT_S = 15.0
 
@@ -37,6 +38,19 @@ class FirstService(msgspec.Struct, frozen=True, kw_only=True):
     def seconds(self) -> float:
         """The whole wait."""
         return self.first_good_s
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From the request to the answer."""
+        return (self.created, self.first_good)
+
+    def seen(self) -> list[Moment]:
+        """What the user sees."""
+        return [
+            Moment(at=self.created, where="client", kind="client", what="the Service is created"),
+            Moment(at=self.assigned, where="client", kind="client", what=f"a watcher sees {self.address} in its status"),
+            Moment(at=self.first_good, where="client", kind="client", what="first good answer"),
+        ]
 
     def __str__(self) -> str:
         return f"run {self.run}: {self.address} in the status after {self.assigned_s * 1000:.0f} ms, first good answer after {self.first_good_s * 1000:.0f} ms"

@@ -14,6 +14,7 @@ import msgspec
 from lab.faults import Kill
 from lab.paths import LabError
 from lab.scenarios.stage import NAMESPACE, LogLine, Stage, until
+from lab.timeline import Moment
 from lab.traffic import ArpSeen, longest_gap
 
 SETTLE_S = 60.0
@@ -45,18 +46,30 @@ class NodeDeath(msgspec.Struct, frozen=True, kw_only=True):
         """The outage."""
         return self.outage_s
 
-    def timeline(self) -> list[tuple[float, str]]:
-        """What happened, in order: seconds since the cable was pulled, and words."""
+    @property
+    def span(self) -> tuple[float, float]:
+        """From the fault to the first good answer."""
+        return (self.cable_pulled, self.first_good)
+
+    def seen(self) -> list[Moment]:
+        """What the client saw, and when the cable was pulled."""
         found = [
-            (self.last_good, "last good answer was started"),
-            (self.cable_pulled, f"{self.owner_before}: cable pulled, then all processes killed"),
+            (self.last_good, "client", "client", "last good answer was started"),
+            (self.cable_pulled, "fault", self.owner_before, "cable pulled, then all processes killed"),
+            (self.first_garp, "frame", self.owner_after, "first gratuitous ARP on the client's wire"),
+            (self.neighbour_updated, "client", "client", f"neighbour table says {self.owner_after}"),
+            (self.first_good, "client", "client", "first good answer was started"),
+        ]
+        return [Moment(at=at, kind=kind, where=where, what=what) for at, kind, where, what in found if at is not None]
+
+    def timeline(self) -> list[tuple[float, str]]:
+        """What happened, in short and in order: seconds since the cable was pulled, and words."""
+        decided = [
             (self.suspected, f"{self.owner_before} suspected"),
             (self.declared_dead, f"{self.owner_before} declared dead"),
             (self.takeover, f"{self.owner_after} takes {self.address} over"),
-            (self.first_garp, "first gratuitous ARP on the client's wire"),
-            (self.neighbour_updated, f"the client's neighbour table says {self.owner_after}"),
-            (self.first_good, "first good answer was started"),
         ]
+        found = [*decided, *((moment.at, f"{moment.where}: {moment.what}") for moment in self.seen())]
         return sorted((at - self.cable_pulled, words) for at, words in found if at is not None)
 
     def __str__(self) -> str:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
-import msgspec
-
-from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
-from lab import control, daemons, lifecycle
+from lab import control, daemons, lifecycle, timeline
+from lab.client import administrator
 from lab.client_machine import ClientMachine, on_client
 from lab.faults import AnyFault
 from lab.paths import LabError, Paths
@@ -30,6 +29,7 @@ NAMESPACE: Final = "lab-scenarios"
 BACKENDS: Final = "web"
 READY_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.05
+NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Stage:
     async def opened(cls, where: Paths) -> AsyncIterator[Self]:
         """The lab that is up, as it is."""
         topology = lifecycle.running_topology(where)
-        kube = await KubeClient.connect(Credentials.from_environment(str(where.kubeconfig)), user_agent="lab-scenario")
+        kube = await KubeClient.connect(administrator(where.kubeconfig), user_agent="lab-scenario")
         try:
             async with on_client(topology) as client:
                 yield cls(where, topology, User(where.kubeconfig), kube, client)
@@ -149,12 +149,12 @@ class Stage:
 
         await until(ready, limit_s=READY_S, what="the web servers ready", logs=self.where.logs)
 
-    async def create_service(self, name: str) -> None:
+    async def create_service(self, name: str, annotations: Mapping[str, str] = NO_ANNOTATIONS) -> None:
         """A Service of type LoadBalancer in front of the web servers."""
         body = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": NAMESPACE, "annotations": dict(annotations)},
             "spec": {
                 "type": "LoadBalancer",
                 "selector": {"app": BACKENDS},
@@ -218,12 +218,7 @@ class Stage:
 
 def read_log(file: Path) -> Iterator[LogLine]:
     """The lines of a log that are JSON objects with a time."""
-    for text in file.read_bytes().splitlines():
-        try:
-            facts = msgspec.json.decode(text)
-            yield LogLine(facts["mono"], facts["msg"], facts)
-        except (msgspec.DecodeError, KeyError, TypeError):
-            continue
+    return (LogLine(facts["mono"], facts["msg"], facts) for facts in timeline.lines(file))
 
 
 async def until(found: Callable[[], T | None], *, limit_s: float, what: str, logs: Path) -> T:

@@ -7,6 +7,7 @@ a link may announce is for interfaces.py to say.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
@@ -30,6 +31,8 @@ IFF_LOWER_UP = 0x10000
 IFA_F_DADFAILED = 0x08
 IFA_F_TENTATIVE = 0x40
 
+FAILURES = (OSError, NetlinkError, struct.error, ValueError, ArithmeticError, LookupError)
+"""What reading netlink may end with: lost messages, an error of the kernel, a message that pyroute2 cannot take apart."""
 RETRY_S = 1.0
 """Pause before netlink is opened again after it failed."""
 
@@ -110,7 +113,7 @@ class LinkWatch:
             try:
                 async with self._open_netlink() as netlink:
                     await self._watch(netlink)
-            except (OSError, NetlinkError) as error:
+            except FAILURES as error:
                 self._log.warning("netlink_failed", error=str(error), retry_s=self._retry_s)
             await asyncio.sleep(self._retry_s)
 

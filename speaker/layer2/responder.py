@@ -40,6 +40,21 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
+class Fade:
+    """Announce these addresses no more, but go on answering: they are about to belong to another node."""
+
+    addresses: frozenset[IPAddress]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Begin the announcements of these addresses anew, where they are owned; or announce them just once."""
+
+    addresses: frozenset[IPAddress]
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """What an interface shows to its neighbours: 6 bytes of MAC, and whether a cable is attached.
 
@@ -66,7 +81,7 @@ class Heard:
     message: Message
 
 
-Event = Own | Faces | Heard
+Event = Own | Fade | Announce | Faces | Heard
 
 
 class Form(StrEnum):
@@ -87,13 +102,17 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SendFrame:
-    """Send an Ethernet frame on an interface; `address` is what it is about, `round` counts announcements from 0."""
+    """Send an Ethernet frame on an interface; `address` is what it is about, `round` counts announcements from 0.
+
+    `due` is when an announcement should have been sent; pacing may have made it later.
+    """
 
     interface: InterfaceName
     frame: bytes
     address: IPAddress
     form: Form
     round: int = 0
+    due: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +160,7 @@ class Responder:
         self._owned: dict[IPAddress, frozenset[InterfaceName]] = {}
         self._ports: dict[InterfaceName, _Port] = {}
         self._macs: frozenset[bytes] = frozenset()
+        self._fading: set[IPAddress] = set()
         self._turns = count()
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -150,6 +170,10 @@ class Responder:
                 return self._listen(event)
             case Own():
                 self._own(event.changes, now)
+            case Fade():
+                self._fade(event.addresses)
+            case Announce():
+                self._announce(event, now)
             case Faces():
                 self._show(event.faces, now)
             case _:
@@ -185,6 +209,8 @@ class Responder:
             wanted = {address for address, on in self._owned.items() if name in on and port.serves(address)}
             assert answered == wanted, f"{name} answers {answered}"
             assert set(port.turn_of) <= answered, f"{name} announces addresses it does not answer for"
+            assert not self._fading & set(port.turn_of), f"{name} announces what is about to belong to another node"
+        assert self._fading <= self._owned.keys(), "an address that is not owned fades"
         assert all(self._owned.values()), "an address is owned on no interface"
 
     def _listen(self, heard: Heard) -> list[Effect]:
@@ -212,6 +238,7 @@ class Responder:
 
     def _own(self, changes: Mapping[IPAddress, frozenset[InterfaceName]], now: float) -> None:
         for address, interfaces in changes.items():
+            self._fading.discard(address)
             before = self._owned.get(address, frozenset())
             if interfaces:
                 self._owned[address] = interfaces
@@ -221,6 +248,19 @@ class Responder:
                 self._silence(name, address)
             for name in sorted(interfaces - before):
                 self._take(name, address, now)
+
+    def _announce(self, event: Announce, now: float) -> None:
+        first = ANNOUNCE_ROUNDS - 1 if event.once else 0
+        for name, port in self._ports.items():
+            for address, _ in list(port.replies.values()):
+                if address in event.addresses and not (event.once and address in port.turn_of):
+                    self._begin(name, port, address, now, first)
+
+    def _fade(self, addresses: frozenset[IPAddress]) -> None:
+        self._fading |= addresses & self._owned.keys()
+        for port in self._ports.values():
+            for address in addresses:
+                port.turn_of.pop(address, None)
 
     def _show(self, faces: Mapping[InterfaceName, Face], now: float) -> None:
         self._macs = frozenset(face.mac for face in faces.values())
@@ -271,9 +311,11 @@ class Responder:
             port.replies.pop(address.packed, None)
             port.turn_of.pop(address, None)
 
-    def _begin(self, name: InterfaceName, port: _Port, address: IPAddress, now: float) -> None:
-        """Start the announcements of an address on an interface anew."""
-        self._schedule(port, _Due(now, next(self._turns), name, address, 0))
+    def _begin(self, name: InterfaceName, port: _Port, address: IPAddress, now: float, first: int = 0) -> None:
+        """Start the announcements of an address on an interface anew, or only those from some round on."""
+        if address in self._fading:
+            return
+        self._schedule(port, _Due(now, next(self._turns), name, address, first))
 
     @staticmethod
     def _schedule(port: _Port, due: _Due) -> None:
@@ -292,7 +334,7 @@ class Responder:
                 continue  # Withdrawn or begun anew since.
             announced += 1
             frames += [
-                SendFrame(due.interface, frame, due.address, form, due.round)
+                SendFrame(due.interface, frame, due.address, form, due.round, due.at)
                 for form, frame in _announcements(port, due.address)
             ]
             if due.round + 1 < ANNOUNCE_ROUNDS:

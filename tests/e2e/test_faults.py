@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from itertools import permutations
+from pathlib import Path
 
 import pytest
+from scapy.utils import rdpcap
 
+from kube.auth import Credentials
+from kube.client import KubeClient
 from lab import control, netns
 from lab.__main__ import main
+from lab.kinds import PODS
 from lab.topology import SWITCH
-from tests.e2e.conftest import Lab
+from tests.e2e.conftest import ROOT, Lab
 from tests.e2e.test_lab import DEADLINE_S, a_deployment, a_service, clean, curl, eventually, until_ready, until_welcome
-from tests.e2e.wire import Path, path, questions, transfer
+from tests.e2e.wire import Path as Way
+from tests.e2e.wire import path, questions, transfer
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(120)]
 
@@ -56,7 +64,7 @@ def faults(lab: Lab) -> list[str]:
     return [each["fault"] for each in control.ask(lab.paths, "status")["faults"]]
 
 
-def lost_while(lab: Lab, way: Path, *words: str, count: int = 20) -> int:
+def lost_while(lab: Lab, way: Way, *words: str, count: int = 20) -> int:
     """How many of so many datagrams are lost while a fault is in force; afterwards there is none."""
     assert way.works()
     say(lab, *words)
@@ -205,6 +213,22 @@ def test_a_frozen_node_answers_nothing_but_its_kernel_does_and_thawed_it_goes_on
     assert {pod["name"] for pod in until_ready(clean, 3)} == {pod["name"] for pod in pods}
 
 
+async def test_a_pod_that_others_called_unready_while_its_node_was_silent_is_reported_again(clean: Lab, sound: Lab) -> None:
+    """What the node controller says of the Pods of a node without heartbeats stands only for as long as the kubelet is silent."""
+    clean.user.apply_documents([a_deployment(replicas=3)])
+    pod = next(pod for pod in until_ready(clean, 3) if pod["node"] == "n1")
+    say(sound, "freeze", "n1")
+    kube = await KubeClient.connect(Credentials.from_environment(str(sound.paths.kubeconfig)), user_agent="test")
+    try:
+        unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+        await kube.patch(PODS, pod["name"], unready, namespace="default", subresource="status")
+    finally:
+        await kube.close()
+    assert len(until_ready(clean, 2)) == 2
+    say(sound, "thaw", "n1")
+    until_ready(clean, 3)
+
+
 def test_a_killed_process_is_started_again_and_others_live_on(clean: Lab) -> None:
     clean.user.apply_documents([a_deployment(replicas=3)])
     pods = until_ready(clean, 3)
@@ -231,8 +255,9 @@ def test_an_api_server_that_is_stopped_stays_away_until_it_may_start(sound: Lab)
     assert faults(sound) == ["api stop"]
     assert answer() == ""
     assert "in force already" in say(sound, "api", "stop", status=1)
-    say(sound, "api", "start")
-    eventually(lambda: answer() == "ok", "the API server serves again")
+    assert "healed: api stop" in say(sound, "api", "start")
+    assert answer() == "ok"
+    assert "nothing was wrong" in say(sound, "api", "start")
 
 
 # What is refused
@@ -277,3 +302,47 @@ def test_the_program_that_delays_dies_with_the_lab(sound: Lab) -> None:
     os.kill(pid, signal.SIGSTOP)  # Even if it hangs.
     say(sound, "heal")
     eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the program has ended", limit_s=DEADLINE_S)  # noqa: PTH110
+
+
+# What is recorded
+
+
+@pytest.mark.needs("tshark")
+def test_a_capture_and_the_logs_make_one_timeline(sound: Lab, tmp_path: Path) -> None:
+    """The file is written by dumpcap and read by us; the question is told after the fault that came before it."""
+    plan, file = sound.topology, tmp_path / "n2.pcap"
+    words = [sys.executable, "-m", "lab", "--state", str(sound.paths.root), "capture", "n2", "-w", str(file), "--filter", "arp"]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as capturing:
+        assert capturing.stderr is not None
+        while not capturing.stderr.readline().startswith("File:"):
+            assert capturing.poll() is None
+        say(sound, "link", "down", "n3")
+        with questions(plan, "n1") as asking:
+            assert asking.answers_until(plan.machine("n2")) == ["192.168.20.12"]
+        eventually(lambda: file.stat().st_size > 24 and len(rdpcap(str(file))) >= 2, "both frames are in the file")
+        capturing.terminate()
+    found = json.loads(say(sound, "timeline", "--last", "30", "--capture", str(file), "-o", "json"))["moments"]
+    at = {(moment["where"], moment["what"]): moment["at"] for moment in found}
+    fault, asked = at["lab", "fault_injected"], at["n1", "ARP: 192.168.20.11 asks for 192.168.20.12"]
+    answered = at["n2", f"ARP: 192.168.20.12 is at {plan.machine('n2').mac}, to 192.168.20.11"]
+    assert fault < asked < answered
+    assert [moment["at"] for moment in found] == sorted(moment["at"] for moment in found)
+    assert "fault_injected fault=link down n3" in say(sound, "timeline", "--last", "30")
+    assert say(sound, "timeline", "--last", "30", "-o", "svg").startswith("<svg")
+
+
+@pytest.mark.needs("tshark")
+def test_a_capture_ends_after_so_many_frames_and_is_refused_for_nobody(sound: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "client.pcap"
+    with path(sound.topology, "n1", "client") as way:
+        assert way.works()
+        words = ["capture", "client", "-w", str(file), "--count", "3", "--filter", "udp and src host 192.168.20.11"]
+        command = [sys.executable, "-m", "lab", "--state", str(sound.paths.root), *words]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as capturing:
+            assert capturing.stderr is not None
+            while not capturing.stderr.readline().startswith("File:"):
+                assert capturing.poll() is None
+            way.send(5)
+            assert capturing.wait(DEADLINE_S) == 0
+    assert len(rdpcap(str(file))) == 3
+    assert "there is no machine 'n9'" in say(sound, "capture", "n9", "-w", str(file), status=1)

@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import pytest
 
-from kube.errors import KubeError
-from kube.resources import SERVICES
+from kube.errors import KubeError, NotFound
+from kube.resources import CONFIG_MAPS, SERVICES
 from lab import netns
 from lab.leftovers import what_is_left
 from lab.scenarios.stage import NAMESPACE, SYSTEM, Stage, until, until_async
@@ -42,7 +42,7 @@ async def a_stage(lab: Lab, *services: str) -> AsyncIterator[Stage]:
             yield stage
         finally:
             stage.client.rest()
-            lab.command("api", "start")
+            lab.command("heal")
             for name in await addresses(stage):
                 await stage.delete_service(name)
 
@@ -281,6 +281,30 @@ async def test_without_the_controller_addresses_go_on_answering(lab: Lab) -> Non
         await converged(stage, before)
 
 
+async def test_a_deleted_service_that_returns_has_its_address_back_although_the_controller_was_killed(lab: Lab) -> None:
+    async with a_stage(lab) as stage:
+        await stage.create_service("sticky", {"lb.metallb-py.io/keep-address-for": "24h"})
+        address = await stage.address_of("sticky")
+        await good_answers(stage, address)
+        await until_async(lambda: noted(stage, "sticky"), limit_s=DEADLINE_S, what="a note", logs=stage.where.logs)
+        kill(stage, "controller", "")
+        await stage.delete_service("sticky")
+        await stage.create_service("other")
+        assert await stage.address_of("other", limit_s=DEADLINE_S) != address
+        await stage.create_service("sticky")
+        assert await stage.address_of("sticky") == address
+        await good_answers(stage, address)
+
+
+async def noted(stage: Stage, service: str) -> str | None:
+    """What the controller remembers of a Service, if it does."""
+    try:
+        found = await stage.kube.get(CONFIG_MAPS, "metallb-py-remembered-addresses", SYSTEM)
+    except NotFound:
+        return None
+    return (found.data or {}).get(f"{NAMESPACE}.{service}")
+
+
 async def test_while_the_api_server_is_away_addresses_are_answered_and_taken_over(lab: Lab) -> None:
     async with a_stage(lab, "kept") as stage:
         address = await stage.address_of("kept")
@@ -312,8 +336,9 @@ def _restore(lab: Lab, node: str) -> None:
 # Scenarios and the demo, as a user runs them
 
 
-def test_a_dead_nodes_address_answers_again_within_ten_seconds(lab: Lab) -> None:
-    printed = lab.command("run", "node_death", "--runs", "2", "-o", "json")
+def test_a_dead_nodes_address_answers_again_within_ten_seconds(lab: Lab, tmp_path: Path) -> None:
+    drawn = tmp_path / "death.svg"
+    printed = lab.command("run", "node_death", "--runs", "2", "-o", "json", "--picture", str(drawn))
     runs = [json.loads(line) for line in printed.splitlines()]
     assert len(runs) == 2
     for run in runs:
@@ -323,11 +348,14 @@ def test_a_dead_nodes_address_answers_again_within_ten_seconds(lab: Lab) -> None
         assert order == sorted(order)
         assert run["declared_dead"] <= run["first_garp"]
         assert run["neighbour_updated"] is not None
+    picture = drawn.read_text(encoding="utf-8")
+    assert all(words in picture for words in ("cable pulled", "member_dead", "address_announced", "first good answer"))
 
 
 def test_the_first_answer_of_a_new_service_is_measured(lab: Lab) -> None:
     printed = lab.command("run", "first_service", "--runs", "3")
     assert re.search(r"^first_service: median \d+\.\d+ s, longest \d+\.\d+ s, runs 3$", printed, re.MULTILINE)
+    assert re.search(r"^ +\+0\.0 ms  client +client the Service is created$", printed, re.MULTILINE)
 
 
 def test_the_demo_shows_the_main_job_and_leaves_nothing() -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import netns
+from lab import control, netns
+from lab.faults import Delay, Freeze, Loss, OneWay
 from lab.leftovers import what_is_left
 from lab.topology import lab_id
 from tests.e2e.conftest import ROOT, Lab, a_lab
@@ -114,6 +115,19 @@ def test_a_failure_at_any_action_of_the_set_up_leaves_nothing(doomed: Lab, how: 
             assert process.returncode == (137 if how == "kill" else 1), what
 
 
+def test_a_lab_killed_with_faults_in_force_leaves_nothing(doomed: Lab) -> None:
+    process = begin(doomed, "fail", 0)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for fault in (Delay(10), Loss(5), OneWay("n1", "client"), Freeze("n1")):
+            control.ask(doomed.paths, "inject", fault=fault)
+        state = doomed.paths.read_state()
+        assert state is not None
+        os.kill(state.pid, signal.SIGKILL)
+    assert left(doomed) == []
+
+
 def test_a_killed_guardian_ends_the_lab(doomed: Lab) -> None:
     process = begin(doomed, "fail", 0)
     with process:
@@ -135,3 +149,17 @@ def test_down_clears_what_is_left_when_everything_was_killed_at_once(doomed: Lab
     assert netns.existing(lab_id(doomed.paths.root))
     doomed.command("down")
     assert left(doomed) == []
+
+
+def test_an_up_that_is_killed_leaves_a_lab_that_down_takes_away(doomed: Lab) -> None:
+    """`up` is only a messenger: the lab it started goes on, or was never begun."""
+    for seen in ("lock", "state.json"):
+        words = [sys.executable, "-m", "lab", "--state", str(doomed.paths.root), "up", "--nodes", "1"]
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + LIMIT_S
+            while not (doomed.paths.root / seen).exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            process.kill()
+        doomed.command("down")
+        assert left(doomed) == []

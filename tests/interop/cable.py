@@ -42,6 +42,9 @@ class Tally:
     def gratuitous_sent(self, address: IPAddress) -> None:
         self.announced += 1
 
+    def first_announced(self, address: IPAddress, took_s: float) -> None:
+        return
+
 
 def ip(*words: str) -> str:
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
@@ -125,7 +128,7 @@ async def a_cable() -> AsyncIterator[Wire]:
         netns.pushns(speaker)
         try:
             log, tally, dirty = Lines(), Tally(), asyncio.Event()
-            engine, watch = Engine(tally, log), LinkWatch(dirty, log)
+            engine, watch = Engine(tally, log, claimed=lambda _: None), LinkWatch(dirty, log)
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(watch.run(), name="links")
                 try:

@@ -52,6 +52,8 @@ def services(draw: st.DrawFn) -> Service:
         sharing_key=draw(st.sampled_from(["", "k", "k", "l"])),
         backend=draw(st.sampled_from(["", "", "a=b"])),
         ports=draw(st.sampled_from(["TCP/80", "TCP/81", "TCP/80 UDP/80", "UDP/80"])),
+        keep_for_s=draw(st.sampled_from([None, None, 1.0, 3.0])),
+        uid=draw(st.sampled_from(["", "", "", "another"])),
     )
 
 
@@ -64,6 +66,7 @@ class Step:
     config: Config | None
     quotas: Mapping[str, int] | None
     settle: bool
+    later_s: int = 0
 
 
 STEPS = st.builds(
@@ -73,6 +76,7 @@ STEPS = st.builds(
     config=st.none() | st.none() | st.sampled_from(CONFIGS),
     quotas=st.none() | st.none() | st.sampled_from([{}, {"x": 1}, {"x": 2, "y": 0}]),
     settle=st.booleans(),
+    later_s=st.integers(0, 2),
 )
 
 
@@ -135,21 +139,26 @@ def test_an_address_has_one_holder_and_is_never_stolen(some: list[Service], conf
 @UNTIMED
 @given(st.sampled_from(CONFIGS), st.lists(STEPS, max_size=8))
 def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[Step]) -> None:
+    """A full plan is what another process makes of the statuses and of what this one remembered."""
     planner = Planner()
     planner.handle(Change(config=config))
+    now = 0.0
     for step in steps:
+        now += step.later_s
         puts: dict[ServiceKey, Service | None] = {ServiceKey(key): None for key in step.deleted}
         puts |= {service.key: service for service in step.put}
-        planner.handle(Change(services=puts, config=step.config, quotas=step.quotas))
+        planner.handle(Change(services=puts, config=step.config, quotas=step.quotas, now=now))
         planner.check_invariants()
+        wake_at = planner.memory.wake_at()
+        assert wake_at is None or wake_at > now
         if step.settle:
             seen = settled(planner.services, planner.decisions)
-            planner.handle(Change(services={key: replace(one, version="2") for key, one in seen.items()}))
+            planner.handle(Change(services={key: replace(one, version="2") for key, one in seen.items()}, now=now))
             planner.check_invariants()
             assert all(planner.pending(key) is None for key in seen)
         assert planner.config is not None
         world = a_world(*settled(planner.services, planner.decisions).values(), config=planner.config)
-        full = plan(replace(world, quotas=planner.quotas))
+        full = plan(replace(world, quotas=planner.quotas, memory=dict(planner.memory.entries), now=now))
         assert {key: one.recorded for key, one in full.items()} == {key: one.recorded for key, one in planner.decisions.items()}
         for key, one in full.items():
             if one.outcome is Outcome.REFUSED:

@@ -18,11 +18,13 @@ from speaker.layer2 import arp, bpf, ndp
 from speaker.layer2.arp import ArpReply, ArpRequest
 from speaker.layer2.responder import (
     ANNOUNCE_ROUNDS,
+    Announce,
     Claimed,
     Effect,
     Event,
     Face,
     Faces,
+    Fade,
     Form,
     Heard,
     Message,
@@ -208,6 +210,8 @@ events: st.SearchStrategy[Event] = st.one_of(
             st.sampled_from([None, LINK_LOCAL, IPv6Address("fe80::2").packed]),
         ),
     ).map(Faces),
+    st.frozensets(addresses_of_both, max_size=3).map(Fade),
+    st.frozensets(addresses_of_both, max_size=3).map(Announce),
     st.builds(Heard, st.sampled_from([ETH0, ETH1]), addresses_of_both.flatmap(heard_about)),
 )
 

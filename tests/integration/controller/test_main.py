@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from lab.apiserver.server import Running
+from lab.apiserver.server import Served
 from tests.builders import NAMESPACE
 from tests.unit.controller.cluster import a_cluster, ips, until
 
@@ -94,7 +94,7 @@ async def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path) -> N
 
 async def test_without_an_api_server_it_says_so_waits_and_still_ends_on_sigterm(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster:
-        server: Running = cluster.server
+        server: Served = cluster.server
     async with process(tmp_path, f"--namespace={NAMESPACE}", kubeconfig=server.kubeconfig) as running:
         assert running.stdout is not None
         async with asyncio.timeout(END_S):

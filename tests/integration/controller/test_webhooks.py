@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
+import re
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,106 +15,31 @@ import yaml
 from cli.check import read
 from controller.admission import VALIDATORS as PATHS
 from controller.admission import WebhookServer
-from controller.certificates import CONVERTED, DEFINITIONS, VALIDATORS, VALIDATORS_NAME, FileKeeper, Keeper, Served, host_name
-from controller.webhook_pki import Pair, Renewal, from_data, renewal, renewed
-from kube.client import KubeClient
+from controller.certificates import CONVERTED, DEFINITIONS, VALIDATORS, VALIDATORS_NAME, FileKeeper, Keeper, Served
+from controller.webhook_pki import Renewal, renewal, renewed
 from kube.errors import Forbidden, KubeError
-from kube.objects import RawObject
-from kube.resources import ENDPOINT_SLICES, IP_ADDRESS_POOLS, SECRETS, SERVICES, Resource
+from kube.resources import IP_ADDRESS_POOLS, SECRETS
 from telemetry.log import get_logger
 from telemetry.tls import TlsOptions
 from tests.builders import NAMESPACE
-from tests.unit.controller.cluster import Cluster, a_cluster, until
-
-ROOT = Path(__file__).parents[3]
-MANIFEST = ROOT / "manifests" / "base" / "25-webhooks.yaml"
-SERVICE, SECRET = "metallb-webhook-service", "metallb-webhook-cert"
-HOST = host_name(SERVICE, NAMESPACE)
-PEER: dict[str, Any] = {"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"}
-CLIENTS: dict[str, Resource[Any]] = {"Secret": SECRETS, "Service": SERVICES, "ValidatingWebhookConfiguration": VALIDATORS}
-
-
-def kind(name: str, plural: str, version: str = "v1beta1") -> Resource[RawObject]:
-    return Resource("metallb.io", version, plural, name, RawObject)
-
-
-PEERS, OLD_PEERS = kind("BGPPeer", "bgppeers", "v1beta2"), kind("BGPPeer", "bgppeers")
-ADS, PROFILES, COMMUNITIES = (
-    kind("BGPAdvertisement", "bgpadvertisements"),
-    kind("BFDProfile", "bfdprofiles"),
-    kind("Community", "communities"),
+from tests.integration.controller.hooked import (
+    ADS,
+    COMMUNITIES,
+    HOST,
+    MANIFEST,
+    OLD_PEERS,
+    PEER,
+    PEERS,
+    PROFILES,
+    ROOT,
+    SECRET,
+    SERVICE,
+    a_free_port,
+    hooked,
+    kind,
+    running,
 )
-
-
-def a_free_port() -> int:
-    with socket.create_server(("", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@dataclass
-class Hooked:
-    """A cluster whose API server asks webhooks."""
-
-    cluster: Cluster
-    port: int
-
-    @property
-    def client(self) -> KubeClient:
-        return self.cluster.client
-
-    def flags(self, *more: str) -> tuple[str, ...]:
-        return ("--webhook-mode=onlywebhook", f"--webhook-port={self.port}", *more)
-
-    async def create(
-        self, resource: Resource[RawObject], name: str = "x", namespace: str = NAMESPACE, **spec: Any
-    ) -> RawObject:
-        document = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "spec": spec}
-        return await self.client.create(resource, document, namespace=namespace)
-
-    async def refused(self, resource: Resource[RawObject], name: str = "x", namespace: str = NAMESPACE, **spec: Any) -> str:
-        with pytest.raises(Forbidden) as caught:
-            await self.create(resource, name, namespace, **spec)
-        return caught.value.message
-
-    async def secret(self) -> Pair | None:
-        return from_data((await self.client.get(SECRETS, SECRET, NAMESPACE)).data or {})
-
-    async def until_served(self) -> None:
-        async def served() -> bool:
-            try:
-                await self.create(COMMUNITIES, "probe")
-            except KubeError:
-                return False
-            await self.client.delete(COMMUNITIES, "probe", namespace=NAMESPACE)
-            return True
-
-        assert await until(served)
-
-    async def policy(self, policy: str) -> None:
-        raw = await self.client.get(VALIDATORS, VALIDATORS_NAME)
-        document = raw.document
-        for hook in document["webhooks"]:
-            hook["failurePolicy"] = policy
-        await self.client.update(VALIDATORS, VALIDATORS_NAME, document)
-
-
-@asynccontextmanager
-async def hooked(tmp_path: Path, *, kinds: tuple[str, ...] = tuple(CLIENTS)) -> AsyncIterator[Hooked]:
-    """A cluster with our manifest of webhooks, and an endpoint for their Service at a free port of this machine."""
-    async with a_cluster(tmp_path) as cluster:
-        port = a_free_port()
-        for document in yaml.safe_load_all(MANIFEST.read_text()):
-            resource = CLIENTS[document["kind"]]
-            if document["kind"] in kinds:
-                await cluster.client.create(resource, document, namespace=NAMESPACE if resource.namespaced else None)
-        endpoints = {
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": {"name": "webhooks", "labels": {"kubernetes.io/service-name": SERVICE}},
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}], "ports": [{"name": "webhooks", "port": port}],
-        }  # fmt: skip
-        await cluster.client.create(ENDPOINT_SLICES, endpoints, namespace=NAMESPACE)
-        yield Hooked(cluster, port)
+from tests.unit.controller.cluster import a_cluster, until
 
 
 async def test_broken_objects_of_every_kind_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -162,6 +83,12 @@ async def test_a_profile_in_use_cannot_be_deleted(tmp_path: Path) -> None:
             await hooks.client.delete(PROFILES, "fast", namespace=NAMESPACE)
         await hooks.client.delete(PEERS, "peer", namespace=NAMESPACE)
         await hooks.client.delete(PROFILES, "fast", namespace=NAMESPACE)
+        metrics = (await hooks.cluster.ask("/metrics")).decode()
+        for operation, verdict in (("CREATE", "allowed"), ("DELETE", "refused"), ("DELETE", "allowed")):
+            labels = f'{{kind="BFDProfile",operation="{operation}",verdict="{verdict}"}}'
+            assert f"metallb_controller_webhook_requests_total{labels} 1.0" in metrics
+        (ends,) = re.findall(r"^metallb_controller_webhook_certificate_expiry_timestamp_seconds (\S+)$", metrics, re.MULTILINE)
+        assert 364 < (float(ends) - datetime.now(UTC).timestamp()) / 86400 < 366
 
 
 async def test_peers_are_converted_between_their_versions(tmp_path: Path) -> None:
@@ -193,19 +120,6 @@ async def test_our_examples_are_accepted(tmp_path: Path) -> None:
                 plural = {"Community": "communities"}.get(document.value["kind"], f"{document.value['kind'].lower()}s")
                 resource = kind(document.value["kind"], plural, version)
                 await hooks.client.create(resource, document.value, namespace=NAMESPACE)
-
-
-@asynccontextmanager
-async def running(keeper: Keeper, server: WebhookServer) -> AsyncIterator[None]:
-    """Webhooks without the rest of a controller."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(keeper.run()), group.create_task(server.run())]
-        tasks += [group.create_task(reflector.run()) for _, reflector in keeper.reflectors()]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 @pytest.mark.parametrize("what", [Renewal.SERVER, Renewal.BOTH])
@@ -256,6 +170,36 @@ async def test_certificates_are_rotated_while_requests_come_in(tmp_path: Path, w
             assert renewal(after, HOST, clock[0]) is Renewal.NOTHING
             for resource, name in ((VALIDATORS, VALIDATORS_NAME), (DEFINITIONS, CONVERTED)):
                 assert base64.b64encode(after.ca).decode() in str((await hooks.client.get(resource, name)).document)
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["deleted", "replaced"])
+async def test_no_request_fails_when_somebody_takes_the_secret_away(tmp_path: Path, other: object) -> None:
+    async with hooked(tmp_path) as hooks:
+        served, log = Served.of(TlsOptions()), get_logger("test")
+        keeper = Keeper(hooks.client, served, log, namespace=NAMESPACE, secret=SECRET, service=SERVICE, trust_s=0.05)
+        async with running(keeper, WebhookServer(hooks.client, served, log, NAMESPACE, "native", hooks.port)):
+            await hooks.until_served()
+            loads, ended = served.loads, asyncio.Event()
+
+            async def write(name: str) -> None:
+                while not ended.is_set():
+                    await hooks.create(COMMUNITIES, name)
+                    await hooks.client.delete(COMMUNITIES, name, namespace=NAMESPACE)
+
+            async with asyncio.TaskGroup() as group:
+                for writer in range(4):
+                    group.create_task(write(f"c-{writer}"))
+                if other:
+                    pair = renewed(None, Renewal.BOTH, HOST, datetime.now(UTC))
+                    await hooks.client.patch(SECRETS, SECRET, {"data": pair.as_data()}, namespace=NAMESPACE)
+                else:
+                    await hooks.client.delete(SECRETS, SECRET, namespace=NAMESPACE)
+
+                async def shown() -> bool:
+                    return served.loads > loads
+
+                assert await until(shown)
+                ended.set()
 
 
 async def test_while_the_controller_is_away_the_failure_policy_decides(tmp_path: Path) -> None:

@@ -513,7 +513,7 @@ async def test_a_namespace_may_have_a_quota_of_addresses(tmp_path: Path) -> None
             await cluster.service("a")
             await cluster.address("a")
             await cluster.service("b")
-            assert "holds 1 addresses and may have 1" in await cluster.event("b", "AllocationFailed")
+            assert "may have 1 addresses and would have more" in await cluster.event("b", "AllocationFailed")
             await quota("2")
             assert await cluster.address("b") == "192.168.20.21"
             await quota("many")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import yaml
 from cli import check
 from cli.__main__ import main
 from cli.generate import ROOT
+from config.compile import compile_config
+from config.cross import Surroundings
+from config.problem import Problem, Severity
 from tests.builders import a_pool_document, an_l2_document
+from tests.unit.config.objects import ROWS, Row, document
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -110,3 +115,15 @@ def test_what_cannot_be_read_is_said_and_is_no_finding(
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main(["check", str(file)]) == check.COULD_NOT_LOOK
     assert f"lbctl: {file}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+def test_files_are_judged_as_the_daemons_judge_objects(row: Row) -> None:
+    def said(problems: Iterable[Problem]) -> set[tuple[str, str]]:
+        return {(one.path, one.message) for one in problems if one.code != "not-in-force"}
+
+    found = [one.problem for one in check.check([check.Document("file", document(row))], row.mode)]
+    assert said(found) == said(compile_config([document(row)], {}, {}, Surroundings(mode=row.mode)).problems)
+    assert any(one.severity is Severity.ERROR for one in found) == (
+        row.refused != "" and "unresolved" not in {one.code for one in found}
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tests.builders import NAMESPACE
+
 SELECTOR = {"matchLabels": {"app": "web"}}
 PEER = {"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"}
 POOL = {"addresses": ["192.0.2.0/24"]}
@@ -12,11 +14,15 @@ POOL = {"addresses": ["192.0.2.0/24"]}
 
 @dataclass(frozen=True)
 class Row:
-    """An object of a kind. `refused` says who refuses it: the API server by its schema ("api"), or only we ("config")."""
+    """An object of a kind, and what becomes of it.
+
+    `refused` says by whom: the API server by its schema ("api"), our webhooks ("config"), nobody until it is used, because what
+    it names may come ("later"), or nobody because the API server drops the field with a warning ("dropped").
+    """
 
     kind: str
     spec: Any
-    refused: Literal["", "api", "config"] = ""
+    refused: Literal["", "api", "config", "later", "dropped"] = ""
     path: str = ""
     message: str = ""
     mode: str = "frr"
@@ -25,6 +31,16 @@ class Row:
     @property
     def title(self) -> str:
         return f"{self.kind}-{self.version}-{self.spec}"
+
+
+def document(row: Row, name: str = "object") -> dict[str, Any]:
+    """The object of a row as a user writes it."""
+    return {
+        "apiVersion": f"metallb.io/{row.version}",
+        "kind": row.kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        **({} if row.spec is None else {"spec": row.spec}),
+    }
 
 
 def pool(spec: Any, *outcome: Any, **more: Any) -> Row:
@@ -93,7 +109,7 @@ ROWS = [
     pool({**POOL, "autoAssign": False, "avoidBuggyIPs": True}),
     pool({**POOL, "autoAssign": "no"}, "api", "spec.autoAssign", "must be a boolean"),
     pool({**POOL, "avoidBuggyIPs": 1}, "api", "spec.avoidBuggyIPs", "must be a boolean"),
-    pool({**POOL, "autoassign": False}, "config", "spec.autoassign", "unknown field 'autoassign'"),
+    pool({**POOL, "autoassign": False}, "dropped", "spec.autoassign", "unknown field 'autoassign'"),
     pool({**POOL, "serviceAllocation": {}}),
     pool({**POOL, "serviceAllocation": {"priority": 50}}),
     pool({**POOL, "serviceAllocation": {"priority": -1}}),
@@ -145,7 +161,7 @@ ROWS = [
     bgp({"communities": ["large:1:x:3"]}, "config", "spec.communities[0]", "invalid community value: invalid section"),
     bgp({"communities": ["large:1:4294967296:3"]}, "config", "spec.communities[0]", "invalid community value: invalid section"),
     bgp({"communities": ["large:1:2:3"]}, "config", "spec.communities[0]", "not supported in native BGP mode", mode="native"),
-    bgp({"communities": ["unknown"]}, "config", "spec.communities[0]", "no Community object defines 'unknown'"),
+    bgp({"communities": ["unknown"]}, "later", "spec.communities[0]", "no Community object defines 'unknown'"),
     bgp({"ipAddressPools": ["a", "a"]}, "config", "spec.ipAddressPools[1]", "duplicate pool 'a'"),
     bgp({"peers": ["a", "b"], "nodeSelectors": [SELECTOR]}),
     bgp({"peers": ["a", "a"]}, "config", "spec.peers[1]", "duplicate peer 'a'"),
@@ -203,7 +219,7 @@ ROWS = [
     peer({"password": "x", "passwordSecret": {"name": "y"}}, "config", "spec.passwordSecret", "password and passwordSecret are both set"),
     peer({"nodeSelectors": [SELECTOR, SELECTOR]}, "config", "spec.nodeSelectors[1]", "duplicate selector"),
     peer({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]}, "api", "spec.nodeSelectors[0].matchExpressions[0].operator", "unknown value"),
-    peer({"bfdProfile": "none"}, "config", "spec.bfdProfile", "peer object referencing non existing bfd profile none"),
+    peer({"bfdProfile": "none"}, "later", "spec.bfdProfile", "peer object referencing non existing bfd profile none"),
     peer({"vrf": "red"}, "config", "spec.vrf", "vrf is not supported in native BGP mode", mode="native"),
     peer({"keepaliveTime": "1s"}, "config", "spec.keepaliveTime", "keepaliveTime is not supported", mode="native"),
     peer({"keepaliveTime": "0s"}, mode="native"),
@@ -225,13 +241,13 @@ ROWS = [
     old_peer({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}]}, "api", "spec.nodeSelectors[0].matchExpressions[0].values", "needs at least 1 entry"),
     old_peer({"nodeSelectors": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}, "api", "spec.nodeSelectors[0].matchExpressions[0].values", "is required"),
     old_peer({"peerAddress": "x"}, "config", "spec.peerAddress", "invalid BGPPeer address 'x'"),
-    old_peer({"vrf": "red"}, "config", "spec.vrf", "unknown field 'vrf'"),
+    old_peer({"vrf": "red"}, "dropped", "spec.vrf", "unknown field 'vrf'"),
     # BFDProfile
     bfd({}),
     bfd(None),
     bfd({"receiveInterval": 10, "transmitInterval": 60000, "detectMultiplier": 2, "echoInterval": 50, "minimumTtl": 254}),
     bfd({"echoMode": True, "passiveMode": False}),
-    bfd({}, "config", "spec", "BFD profiles are not supported in native BGP mode", mode="native"),
+    bfd({}, "later", "spec", "BFD profiles are not supported in native BGP mode", mode="native"),
     *(
         bfd({name: value}, "api", f"spec.{name}", f"{value} is out of range")
         for name, values in {

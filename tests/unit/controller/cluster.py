@@ -21,7 +21,7 @@ from kube.auth import Credentials
 from kube.client import KubeClient, PatchKind
 from kube.objects import RawObject
 from kube.resources import EVENTS, IP_ADDRESS_POOLS, NAMESPACES, SERVICES, Resource
-from lab.apiserver.server import Running
+from lab.apiserver.server import Served
 from lab.apiserver.testing import access_to, running_server
 from tests.builders import NAMESPACE, a_pool_document
 
@@ -42,7 +42,7 @@ async def until(condition: Callable[[], Awaitable[R]]) -> R:
 
 
 @asynccontextmanager
-async def client_of(server: Running, token: str | None = None) -> AsyncIterator[KubeClient]:
+async def client_of(server: Served, token: str | None = None) -> AsyncIterator[KubeClient]:
     """A client as the administrator, or with another token."""
     client = await KubeClient.connect(Credentials(lambda: access_to(server, token)))
     try:
@@ -64,7 +64,7 @@ def chosen(tmp_path: Path, *flags: str) -> Settings:
 
 
 @asynccontextmanager
-async def controlled(server: Running, tmp_path: Path, *flags: str, token: str | None = None) -> AsyncIterator[None]:
+async def controlled(server: Served, tmp_path: Path, *flags: str, token: str | None = None) -> AsyncIterator[None]:
     """A controller that runs as long as the block."""
     stop = asyncio.Event()
     async with client_of(server, token) as client, asyncio.TaskGroup() as group:
@@ -79,7 +79,7 @@ async def controlled(server: Running, tmp_path: Path, *flags: str, token: str | 
 class Cluster:
     """An API server with our custom resources and namespace; short verbs for what users do."""
 
-    server: Running
+    server: Served
     client: KubeClient
     path: Path
 

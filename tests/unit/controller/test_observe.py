@@ -81,6 +81,8 @@ def test_an_absent_or_unknown_family_policy_is_single_stack(policy: str) -> None
         ("", "", ""),
         ("192.0.2.1", "", "192.0.2.1"),
         (" 192.0.2.1 , fc00::1 ", "", "192.0.2.1 fc00::1"),
+        ("fc00::1,10.0.0.1", "", "10.0.0.1 fc00::1"),
+        ("203.0.113.9,2001:db8::209", "", "2001:db8::209 203.0.113.9"),
         ("", "192.0.2.1", "192.0.2.1"),
         ("::ffff:192.0.2.1", "", "192.0.2.1"),
     ],
@@ -190,3 +192,33 @@ def test_ports_and_selectors_matter_only_to_services_that_share() -> None:
     assert fingerprint(alone[0]) == fingerprint(alone[1])
     shared = [a_document(annotations={"metallb.io/allow-shared-ip": "k"}, ports=[{"port": port}]) for port in (80, 81)]
     assert fingerprint(shared[0]) != fingerprint(shared[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "said"),
+    [
+        (None, None, ""),
+        ("24h", 86400.0, ""),
+        (" 1h30m ", 5400.0, ""),
+        ("8784h", 31622400.0, ""),
+        (
+            "8785h",
+            None,
+            "annotation lb.metallb-py.io/keep-address-for: '8785h' is out of range; write more than 0s and at most",
+        ),
+        ("0", None, "is out of range"),
+        ("-1h", None, "is out of range"),
+        ("a day", None, "annotation lb.metallb-py.io/keep-address-for: invalid duration 'a day'; write a number with a unit"),
+        ("24", None, "invalid duration '24'"),
+        ("", None, "invalid duration ''"),
+    ],
+)
+def test_how_long_an_address_is_kept_is_read_or_the_problem_is_named(
+    text: str | None, seconds: float | None, said: str
+) -> None:
+    document = a_document(annotations={} if text is None else {observe.KEEP_ADDRESS_FOR: text})
+    read = observe.service(document)
+    assert read.keep_for_s == seconds
+    assert said in read.keep_problem
+    assert bool(said) == bool(read.keep_problem)
+    assert (fingerprint(document) == fingerprint(a_document())) == (text is None)

@@ -192,3 +192,53 @@ async def test_a_program_runs_in_the_network_it_is_given(tmp_path: Path) -> None
     with pytest.raises(FileNotFoundError):
         namespaces.tcp_socket(name)
     namespaces.remove(name)
+
+
+async def test_a_program_has_the_user_and_groups_it_is_given_and_no_capability(tmp_path: Path) -> None:
+    script = "id -u; id -G; grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status"
+    said = await printed(tmp_path, script, user=65534, groups=(0, 2000), capabilities=("NET_RAW",))
+    assert said.splitlines()[:2] == ["65534", "0 2000"]
+    values = dict(line.split(":\t") for line in said.splitlines()[2:])
+    assert {values[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+    assert values["NoNewPrivs"] == "1"
+
+
+async def test_another_user_dies_with_its_parent_too(tmp_path: Path) -> None:
+    running = await processes.start(a_program(tmp_path, "sleep", "1000", user=65534, capabilities=()))
+    pid = await until(lambda: running.pid)
+    await until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    running.kill()
+    await running.wait()
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+async def test_hidden_directories_show_only_what_is_kept(tmp_path: Path) -> None:
+    for name in ("mine", "other"):
+        (tmp_path / "state" / name).mkdir(parents=True)
+        (tmp_path / "state" / name / "token").write_text(f"token of {name}")
+    (tmp_path / "state").chmod(0o700)
+    kept = tmp_path / "state" / "mine"
+    script = f"cd {tmp_path}/state; ls; cat mine/token; touch x 2>&1"
+    said = await printed(tmp_path, script, user=65534, capabilities=(), hide=(tmp_path / "state",), keep=(kept,))
+    assert said.startswith("mine\ntoken of mine")
+    assert "Permission denied" in said
+
+
+async def test_where_the_way_is_closed_to_the_user_it_is_opened_to_what_is_kept_alone(tmp_path: Path) -> None:
+    clone = tmp_path / "home" / "clone"
+    clone.mkdir(parents=True)
+    (clone.parent / "secret").write_text("psst")
+    (clone / "module").write_text("code")
+    clone.parent.chmod(0o700)
+    said = await printed(tmp_path, f"cat {clone}/module; ls {clone.parent}", user=65534, capabilities=(), keep=(clone,))
+    assert said == "codeclone\n"
+
+
+async def test_a_read_only_root_leaves_only_volumes_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    mounts = [Mount(source=str(tmp_path / "volume"), target="/run/lab-test", read_only=False)]
+    script = f"touch /run/lab-test/x && echo volume; echo > /dev/null && echo null; touch /tmp/x {tmp_path}/x 2>&1"
+    said = await printed(tmp_path, script, mounts=mounts, read_only=True)
+    assert said.splitlines()[:2] == ["volume", "null"]
+    assert said.count("Read-only file system") == 2
+    assert (tmp_path / "volume" / "x").exists()

@@ -187,3 +187,23 @@ def test_probes_find_their_port_by_number_or_name() -> None:
     assert lost.readiness_probe is not None
     with pytest.raises(PodError, match="'nobody'"):
         podspec.probe_target(lost, lost.readiness_probe, pod_ip="198.18.1.2")
+
+
+@pytest.mark.parametrize(
+    ("every", "own", "identity"),
+    [
+        ({}, {}, (0, (0,))),
+        ({"runAsUser": 65534, "fsGroup": 7}, {}, (65534, (0, 7))),
+        ({"runAsUser": 1, "runAsGroup": 2, "supplementalGroups": [9]}, {"runAsUser": 3, "runAsGroup": 4}, (3, (4, 9))),
+        ({"runAsNonRoot": True}, {"runAsNonRoot": False}, (0, (0,))),
+    ],
+)
+def test_a_container_is_who_its_own_context_says_or_else_the_pods(
+    every: dict[str, Any], own: dict[str, Any], identity: tuple[int, tuple[int, ...]]
+) -> None:
+    assert podspec.identity(a_pod(securityContext=every), a_container(securityContext=own)) == podspec.Identity(*identity)
+
+
+def test_a_container_that_must_not_be_root_is_refused_as_root() -> None:
+    with pytest.raises(PodError, match="runAsNonRoot and would run as root; set runAsUser"):
+        podspec.identity(a_pod(securityContext={"runAsNonRoot": True}), a_container())

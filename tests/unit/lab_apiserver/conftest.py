@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from lab.apiserver.server import Running
-from lab.apiserver.testing import running_server
+from lab.apiserver.testing import own_server
 from tests.unit.lab_apiserver.helpers import Client, client_of
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Running]:
-    async with running_server(tmp_path / "state") as running:
+    async with own_server(tmp_path / "state") as running:
         yield running
 
 

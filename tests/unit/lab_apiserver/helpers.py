@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from lab.apiserver.server import Running
+from lab.apiserver.server import Served
 
 Json = dict[str, Any]
 MERGE = "application/merge-patch+json"
@@ -62,7 +62,7 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def client_of(server: Running, token: str | None = None) -> AsyncIterator[Client]:
+async def client_of(server: Served, token: str | None = None) -> AsyncIterator[Client]:
     """A client of a running server; the administrator's unless a token is given."""
     context = ssl.create_default_context(cafile=str(server.ca_file))
     headers = {"Authorization": f"Bearer {server.token if token is None else token}"}

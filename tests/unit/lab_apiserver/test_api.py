@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.apiserver.server import Running
-from lab.apiserver.testing import running_server
+from lab.apiserver.testing import own_server
 from tests.unit.lab_apiserver.helpers import APPLY, MERGE, Client, balancer, client_of, config_map, eventually
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -65,12 +65,12 @@ async def test_writes_with_an_old_version_lose(admin: Client) -> None:
 
 
 async def test_state_tokens_port_and_watches_go_on_after_a_restart(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, client_of(server) as admin:
+    async with own_server(tmp_path) as server, client_of(server) as admin:
         await admin.must("POST", MAPS, config_map("before"))
         version = (await admin.must("GET", MAPS))["metadata"]["resourceVersion"]
         await admin.must("POST", MAPS, config_map("after"))
         url, token = server.url, server.token
-    async with running_server(tmp_path) as server, client_of(server, token) as admin:
+    async with own_server(tmp_path) as server, client_of(server, token) as admin:
         assert server.url == url
         async with admin.watch(MAPS, resourceVersion=version) as events:
             event = await anext(events)
@@ -78,10 +78,10 @@ async def test_state_tokens_port_and_watches_go_on_after_a_restart(tmp_path: Pat
 
 
 async def test_addresses_and_node_ports_are_still_held_after_a_restart(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, client_of(server) as admin:
+    async with own_server(tmp_path) as server, client_of(server) as admin:
         web = await admin.must("POST", SERVICES, balancer("web", clusterIP="10.96.1.1"))
         port = web["spec"]["ports"][0]["nodePort"]
-    async with running_server(tmp_path) as server, client_of(server) as admin:
+    async with own_server(tmp_path) as server, client_of(server) as admin:
         for spec in ({"clusterIP": "10.96.1.1"}, {"ports": [{"port": 80, "nodePort": port}]}):
             status, answer = await admin.call("POST", SERVICES, balancer("other", **spec))
             assert status == 422
@@ -227,10 +227,10 @@ async def test_generation_counts_spec_changes_only_and_immutable_fields_stay(adm
 
 
 async def test_custom_resources_are_served_again_after_a_restart_and_go_with_their_definition(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, client_of(server) as admin:
+    async with own_server(tmp_path) as server, client_of(server) as admin:
         await serve_widgets(admin)
         await admin.must("POST", WIDGETS, widget(size=2))
-    async with running_server(tmp_path) as server, client_of(server) as admin:
+    async with own_server(tmp_path) as server, client_of(server) as admin:
         assert (await admin.must("GET", f"{WIDGETS}/w"))["spec"]["size"] == 2
         await admin.must("DELETE", f"{CRDS}/widgets.example.com")
         await until_gone(admin, f"{CRDS}/widgets.example.com")

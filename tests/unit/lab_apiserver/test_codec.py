@@ -54,12 +54,6 @@ def test_bytes_that_are_no_known_protobuf_are_not_read(body: bytes) -> None:
     assert protobuf.decode(body) is None
 
 
-def test_keys_given_twice_are_found_with_their_path() -> None:
-    value, repeated = codec.parse_json(b'{"a": {"b": [{"c": 1, "c": 2}]}, "d": "x\\":y"}')
-    assert value["a"]["b"][0]["c"] == 2
-    assert repeated == ["a.b[0].c"]
-
-
 def test_yaml_is_read_as_the_server_reads_it() -> None:
     value = codec.parse_yaml(b"a: yes\nb: 2026-01-01\n1: x\nc: 'no'\n")
     assert value == {"a": True, "b": "2026-01-01", "1": "x", "c": "no"}
@@ -71,7 +65,7 @@ def test_yaml_is_read_as_the_server_reads_it() -> None:
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_is_refused(media: str, data: bytes, code: int) -> None:
     with pytest.raises(ApiError) as caught:
-        codec.read_object(kind("ConfigMap"), data, media, [])
+        codec.read_object(kind("ConfigMap"), data, media)
     assert caught.value.code == code
 
 

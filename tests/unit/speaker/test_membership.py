@@ -18,6 +18,7 @@ from memberlist.config import lan
 from memberlist.keyring import Keyring, metallb_key
 from memberlist.messages import State
 from speaker.membership import Membership, agent_config
+from speaker.peers import encode
 from speaker.settings import Gossip
 from telemetry.flags import FlagError
 from tests.builders_speaker import nodes
@@ -43,15 +44,32 @@ class Node:
         self.others: Mapping[IPAddress, NodeName] | None = None
         self.wake, self.dirty, self.complete = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.log = Lines()
+        self.reads, self.api_error = 0, ""
+        self.reunited = 0
+        self.deaths: list[tuple[NodeName, float]] = []
         self.address = ip_address(f"127.0.0.{index}")
         self.member = Membership(
             NodeName(name),
             a_gossip(index, port, secret=secret),
             others=lambda: self.others,
+            read_own_node=self.read_own_node,
+            reunited=self.reunions,
+            died=self.death,
+            macs=lambda: frozenset({bytes([2, 0, 0, 0, 0, index])}),
             wake=self.wake,
             dirty=self.dirty,
             log=self.log,
         )
+
+    def death(self, node: NodeName, detected_s: float) -> None:
+        self.deaths.append((node, detected_s))
+
+    def reunions(self) -> None:
+        self.reunited += 1
+
+    async def read_own_node(self) -> str:
+        self.reads += 1
+        return self.api_error
 
     def list_pods(self, **pods: Node) -> None:
         self.others = {node.address: NodeName(name) for name, node in pods.items()}
@@ -82,6 +100,7 @@ async def test_nothing_is_bound_before_the_caches_are_complete() -> None:
             "profile": "subsecond",
             "profile_configured": "subsecond",
             "isolated": False,
+            "takeovers_held": "",
             "detection": {},
             "refused": {},
             "members": [],
@@ -105,6 +124,9 @@ async def test_two_speakers_meet_and_may_announce() -> None:
         assert [one["name"] for one in report["members"]] == ["a", "b"]  # type: ignore[attr-defined]  # JSON-like.
         assert [one["profile"] for one in report["members"]] == ["subsecond"] * 2  # type: ignore[attr-defined]  # JSON-like.
         assert report["profile"] == "subsecond"
+        await until(lambda: a.member.speakers and b.member.speakers, "both have told their MAC addresses")
+        assert a.member.speakers == {bytes.fromhex("020000000002"): "b"}
+        assert b.member.speakers == {bytes.fromhex("020000000001"): "a"}
 
 
 async def test_a_member_that_leaves_is_gone_at_once() -> None:
@@ -236,7 +258,19 @@ async def test_isolation_is_logged_and_shown() -> None:
 async def test_numbers_of_ones_own_win_over_the_profile_and_are_logged() -> None:
     wake, log = asyncio.Event(), Lines()
     gossip = Gossip(ip_address("127.0.0.1"), 7946, "x", b"key", True, None, "ring")
-    member = Membership(NodeName("a"), gossip, others=lambda: None, wake=wake, dirty=wake, log=log)
+    node = Node("a", 1, 7946)
+    member = Membership(
+        NodeName("a"),
+        gossip,
+        others=lambda: None,
+        read_own_node=node.read_own_node,
+        reunited=node.reunions,
+        died=node.death,
+        macs=frozenset,
+        wake=wake,
+        dirty=wake,
+        log=log,
+    )
     assert log.facts("gossip_profile_overridden") == [{"by": "--ml-wan-config", "profile": "ring"}]
     assert member.report()["profile_configured"] == ""
 
@@ -250,3 +284,44 @@ def test_the_profile_the_presets_and_the_file_of_overrides_set_the_numbers() -> 
         agent_config(a_gossip(1, 7946, overrides=b"no json"), me)
     with pytest.raises(FlagError, match="gossip: "):
         agent_config(Gossip(ip_address("0.0.0.0"), 7946, "x", b"", False, None), me)
+
+
+async def test_an_isolated_speaker_reads_its_node_until_it_is_answered() -> None:
+    one = Node("a", 1, a_free_port())
+    one.api_error = "connection refused"
+    async with running(one):
+        await until(lambda: "gossip_started" in one.log.events(), "it runs")
+        one.member._heard(effects.Isolated(2, 3))
+        assert one.member.isolation.startswith("2 of 3 speakers were lost at once")
+        await until(lambda: one.member.isolation.endswith("(last error: connection refused)"), "the error")
+        assert one.member.report()["isolated"] is True
+        assert one.member.report()["takeovers_held"] == one.member.isolation
+        one.api_error, one.dirty = "", asyncio.Event()
+        await until(lambda: not one.member.isolation, "the leave to take over")
+        assert one.log.events().count("takeovers_held") == one.log.events().count("takeovers_allowed") == 1
+        one.member._heard(effects.IsolationEnded())
+        assert one.member.report()["isolated"] is False
+        assert one.reads == 2
+
+
+async def test_the_return_of_a_member_that_was_cut_off_is_passed_on() -> None:
+    one = Node("a", 1, 7946)
+    b = effects.Member("b", ip_address("127.0.0.2"), 7946, b"", State.ALIVE, 1)
+    one.member._present = lambda: nodes("a b")  # type: ignore[method-assign]  # No agent runs here.
+
+    def says(run: str) -> None:
+        one.member._heard(
+            effects.UserStateReceived(effects.Endpoint.of("127.0.0.2", 7946), encode(NodeName("b"), [], run), True)
+        )
+
+    one.member._heard(effects.Joined(b))
+    says("one")
+    one.member._heard(effects.Left(b, effects.Cause.FAILED, "a"))
+    assert [node for node, _ in one.deaths] == ["b"]
+    one.member._heard(effects.Joined(b))
+    says("one")
+    assert one.reunited == 1
+    one.member._heard(effects.Left(b, effects.Cause.FAILED, "a"))
+    one.member._heard(effects.Joined(b))
+    says("two")
+    assert one.reunited == 1

@@ -12,9 +12,10 @@ from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from config.model import InterfaceName, NodeName
-from speaker.layer2.engine import Engine
+from speaker.layer2.engine import PRECISE_AT_ONCE, Engine
+from speaker.layer2.responder import Claimed
 from speaker.metrics import Metrics
-from tests.builders_speaker import ETH0, MAC, OTHER_MAC, VIP, a_link
+from tests.builders_speaker import ETH0, ETH1, MAC, OTHER_MAC, VIP, a_link
 from tests.wires import Lines, Wires, until
 
 NOWHERE: frozenset[InterfaceName] = frozenset()
@@ -42,14 +43,16 @@ class Bench:
     wires: Wires
     log: Lines
     metrics: Metrics
+    claims: list[Claimed]
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     log, wires, metrics = Lines(), Wires("eth9"), Metrics(CollectorRegistry(), NodeName("a"))
-    engine = Engine(metrics, log, wires)
+    claims: list[Claimed] = []
+    engine = Engine(metrics, log, wires, claimed=claims.append)
     engine.show((a_link(),))
-    yield Bench(engine, wires, log, metrics)
+    yield Bench(engine, wires, log, metrics, claims)
     engine.close()
     assert all(wire.closed for wire in (*wires.open.values(), *wires.open6.values()))
 
@@ -227,11 +230,59 @@ async def test_a_group_that_cannot_be_joined_is_reported_and_the_address_announc
     assert wire.advertised() == [("ff02::1", str(VIP6), 0, 1)]
 
 
-async def test_a_claim_of_another_machine_is_logged(bench: Bench) -> None:
+async def test_a_claim_of_another_machine_is_passed_on(bench: Bench) -> None:
     bench.engine.own({VIP: frozenset({ETH0})})
     claim = bytearray(question())
     claim[20:22], claim[28:32] = b"\x00\x02", VIP.packed
     bench.wires.open["eth0"].deliver(bytes(claim))
-    await until(lambda: "address_claimed_by_another" in bench.log.events(), "the claim in the log")
-    (facts,) = bench.log.facts("address_claimed_by_another")
-    assert facts == {"address": str(VIP), "interface": "eth0", "mac": OTHER_MAC.hex(":")}
+    await until(lambda: bench.claims, "the claim")
+    assert bench.claims == [Claimed(ETH0, VIP, OTHER_MAC)]
+
+
+async def test_a_fading_address_is_answered_and_announced_no_more(bench: Bench) -> None:
+    wire = bench.wires.open["eth0"]
+    bench.engine.own({VIP: frozenset({ETH0})})
+    wire.said()
+    bench.engine.fade([VIP])
+    bench.engine.announce([VIP])
+    assert wire.said() == []
+    wire.deliver(question())
+    await until(lambda: wire.sent, "an answer")
+    assert wire.said() == [(2, str(VIP))]
+
+
+async def test_what_is_owned_can_be_announced_anew(bench: Bench) -> None:
+    bench.engine.own({VIP: frozenset({ETH0})})
+    bench.wires.open["eth0"].said()
+    bench.engine.announce([VIP, IPv4Address("192.0.2.99")])
+    assert bench.wires.open["eth0"].said() == ANNOUNCED
+
+
+async def test_a_large_set_is_filtered_roughly_while_it_changes_and_precisely_afterwards(bench: Bench) -> None:
+    bench.engine.show((a_link(), a_link("eth1", 3, link_locals=(LINK_LOCAL,))))
+    one, two, six = bench.wires.open["eth0"], bench.wires.open["eth1"], bench.wires.open6["eth1"]
+    for wire in (one, two, six):
+        wire.aimed.clear()
+    everywhere = frozenset({ETH0, ETH1})
+    many = [VIP + offset for offset in range(PRECISE_AT_ONCE + 2)]
+    bench.engine.own(dict.fromkeys(many[:-2], everywhere))
+    assert one.aimed == two.aimed == six.aimed == ["precisely"]
+    for address in many[-2:]:
+        bench.engine.own({address: everywhere})
+    assert one.aimed == two.aimed == ["precisely", "roughly", "roughly"]
+    await until(lambda: one.aimed[-1] == two.aimed[-1] == "precisely", "precise filters")
+    assert one.aimed == two.aimed == ["precisely", "roughly", "roughly", "precisely"]
+    assert one.targets == tuple(address.packed for address in many)
+    bench.engine.own({many[-1]: NOWHERE})
+    bench.engine.show(())
+    await until(lambda: bench.engine._rough == {}, "nothing left to do")
+
+
+async def test_a_closed_engine_says_nothing_more_whoever_asks_it_to(bench: Bench) -> None:
+    bench.engine.own({VIP: frozenset({ETH0})})
+    wire = bench.wires.open["eth0"]
+    wire.said()
+    bench.engine.close()
+    bench.engine.announce([VIP])
+    bench.engine.own({VIP6: frozenset({ETH0})})
+    assert wire.sent == []

@@ -14,10 +14,12 @@ from speaker.layer2.ndp import Advertisement, Solicitation
 from speaker.layer2.responder import (
     ANNOUNCE_GAP_S,
     STEP_ADDRESSES,
+    Announce,
     Claimed,
     Event,
     Face,
     Faces,
+    Fade,
     Form,
     Heard,
     Message,
@@ -352,6 +354,50 @@ def test_our_own_announcements_heard_on_another_interface_are_no_claim() -> None
         assert responder.handle(Heard(ETH0, message), 1.0) == []
 
 
+@pytest.mark.parity("Wire > an ARP reply is ignored")
 def test_claims_of_what_is_not_owned_are_none_of_our_business() -> None:
     responder = a_responder()
     assert responder.handle(Heard(ETH0, ArpReply(OTHER_MAC, VIP.packed)), 1.0) == []
+
+
+# Handover
+
+
+def test_a_fading_address_is_answered_but_announced_no_more() -> None:
+    responder = a_responder()
+    responder.handle(own(), 0.0)
+    assert responder.handle(Fade(frozenset({VIP})), 0.5) == []
+    responder.check_invariants()
+    assert run_out(responder) == []
+    assert responder.handle(Announce(frozenset({VIP})), 0.6) == []
+    assert responder.handle(Faces({ETH0: Face(OTHER_MAC)}), 0.7) == [], "not even when the MAC address changes"
+    assert len(responder.handle(asked(sender_mac=bytes.fromhex("0200000000bb")), 0.8)) == 1
+
+
+def test_an_address_that_is_owned_again_fades_no_more() -> None:
+    responder = a_responder()
+    responder.handle(own(), 0.0)
+    responder.handle(Fade(frozenset({VIP})), 0.5)
+    responder.handle(own(), 0.6)
+    assert [one.form for one in say(responder, Announce(frozenset({VIP})), 0.7)] == [
+        Form.GRATUITOUS_REQUEST,
+        Form.GRATUITOUS_REPLY,
+    ]
+
+
+def test_what_is_not_owned_neither_fades_nor_is_announced() -> None:
+    responder = a_responder()
+    other = frozenset({IPv4Address("192.0.2.99")})
+    assert responder.handle(Fade(other), 0.0) == []
+    assert responder.handle(Announce(other), 0.0) == []
+    responder.check_invariants()
+
+
+def test_an_address_can_be_announced_just_once() -> None:
+    responder = a_responder()
+    responder.handle(own(), 0.0)
+    once = Announce(frozenset({VIP}), once=True)
+    assert responder.handle(once, 0.5) == [], "it is being announced anyway"
+    run_out(responder)
+    assert len(responder.handle(once, 60.0)) == 2
+    assert run_out(responder) == []

@@ -1,0 +1,45 @@
+"""Pods, Deployments and DaemonSets of the lab as their manifests say them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.user import MANIFESTS
+from tests.e2e.conftest import Lab
+from tests.e2e.test_lab import eventually
+
+pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
+
+
+def of_process(pid: int) -> dict[str, str]:
+    """What the kernel says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: " ".join(value.split()) for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_daemons_have_the_users_and_capabilities_of_their_manifests(lab: Lab) -> None:
+    lab.user.apply(*MANIFESTS)
+    eventually(lambda: len(lab.pids("speaker-")) == 3 and lab.pids("controller-"), "all are running")
+
+    def settled(pid: int) -> dict[str, str]:  # The process is there a moment before it has become what it should be.
+        return dict(eventually(lambda: (found := of_process(pid))["NoNewPrivs"] == "1" and found, "it is set up"))
+
+    (controller,) = (settled(pid) for pid in lab.pids("controller-").values())
+    assert (controller["Uid"], controller["Groups"]) == ("65534 65534 65534 65534", "65534")
+    assert {controller[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
+    for pid in lab.pids("speaker-").values():
+        speaker = settled(pid)
+        assert speaker["Uid"] == "0 0 0 0"
+        assert {speaker[f"Cap{name}"] for name in ("Prm", "Eff", "Bnd")} == {f"{1 << 13:016x}"}  # CAP_NET_RAW
+        assert {speaker[f"Cap{name}"] for name in ("Inh", "Amb")} == {"0" * 16}
+
+
+def test_a_pod_sees_its_own_files_and_nobody_elses(lab: Lab) -> None:
+    lab.user.apply(*MANIFESTS)
+    pid = eventually(lambda: lab.pids("controller-"), "a controller").popitem()[1]
+    state = Path(f"/proc/{pid}/root{lab.paths.root}")
+    eventually(lambda: list(state.iterdir()) == [state / "pods"], "of the lab's files only the Pods' directory is there")
+    (own,) = (state / "pods").iterdir()
+    assert own.name in str(lab.status()["pods"])
