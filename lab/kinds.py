@@ -182,6 +182,16 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     security_context: SecurityContext | None = None
 
 
+class Toleration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Taints that a Pod bears: those of a key (all keys when empty), an effect (all when empty) and, with Equal, a value."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
+
+
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What is to run, and where."""
 
@@ -194,6 +204,7 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     termination_grace_period_seconds: int = 30
     node_selector: dict[str, str] | None = None
     restart_policy: str = "Always"
+    tolerations: tuple[Toleration, ...] | None = None
     security_context: PodSecurityContext = PodSecurityContext()
 
 
@@ -304,12 +315,13 @@ class Lease(View, frozen=True, kw_only=True):
     spec: LeaseSpec = LeaseSpec()
 
 
-class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Keeps Pods off a node."""
+class Taint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Keeps Pods off a node; with the effect NoExecute, those that run there too."""
 
     key: str
     effect: str
     value: str = ""
+    time_added: str | None = None
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
