@@ -23,14 +23,13 @@ from config.compile import compile_config
 from config.convert import ConversionError, convert
 from config.crd import CONVERSION_PATH
 from config.cross import References, Surroundings
-from config.kinds import GROUP, KINDS
 from config.kinds.meta import Labels
 from config.problem import Problem, Severity
 from controller.certificates import Served
-from kube import objects
+from controller.metrics import Answer
 from kube.client import KubeClient
 from kube.errors import KubeError
-from kube.resources import NODES, Resource
+from kube.resources import NODES, resource_of
 from telemetry.log import Logger
 
 Json = dict[str, Any]
@@ -38,6 +37,7 @@ Document = Mapping[str, Any]
 
 BODY_LIMIT: Final = 8 * 1024 * 1024
 SHUTDOWN_S: Final = 0.5
+CONVERTED_KIND: Final = "BGPPeer"
 ADMISSION_VERSIONS: Final = frozenset({"admission.k8s.io/v1"})
 CONVERSION_VERSIONS: Final = frozenset({"apiextensions.k8s.io/v1", "apiextensions.k8s.io/v1beta1"})
 
@@ -214,12 +214,6 @@ def admission_answer(uid: str, verdict: Verdict) -> Json:
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
 
-def resource_of(kind: str) -> Resource[objects.RawObject]:
-    """The stored version of one of our kinds."""
-    known = KINDS[kind]
-    return Resource(GROUP, known.storage.name, known.plural, known.name, objects.RawObject)
-
-
 @dataclass(slots=True)
 class WebhookServer:
     """Answers the API server, as soon as there is a certificate. `run` serves until it is cancelled.
@@ -236,8 +230,6 @@ class WebhookServer:
     mode: str
     port: int
     listening: asyncio.Event = field(default_factory=asyncio.Event)
-    reviews: int = 0
-    refusals: int = 0
 
     async def run(self) -> None:
         """Wait for a certificate, then listen and answer."""
@@ -261,15 +253,20 @@ class WebhookServer:
             return web.Response(status=HTTPStatus.NOT_FOUND, text="not found\n")
         if request.method != "POST":
             return web.Response(status=HTTPStatus.METHOD_NOT_ALLOWED, text="only POST\n", headers={"Allow": "POST"})
+        kind = CONVERTED_KIND if request.path == CONVERSION_PATH else VALIDATORS[request.path].kind
         try:
             review = await _review_in(request)
             if request.path == CONVERSION_PATH:
-                return web.json_response(converted(review))
+                answer = converted(review)
+                self.served.tally.count(kind, "CONVERT", Answer.CONVERTED)
+                return web.json_response(answer)
             return web.json_response(await self._admit(VALIDATORS[request.path], review))
         except BadReviewError as error:
+            self.served.tally.count(kind, "", Answer.MALFORMED)
             return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"{error}\n")
         except KubeError as error:
             # What is there cannot be seen: neither yes nor no. The failurePolicy of the webhook decides.
+            self.served.tally.count(kind, "", Answer.UNANSWERED)
             self.log.warning("webhook_not_answered", path=request.path, error=error.message)
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, text=f"{error.message}\n")
 
@@ -279,8 +276,7 @@ class WebhookServer:
         nodes = await self._nodes() if validator.nodes else None
         around = Surroundings(mode=self.mode, references=References.IGNORE, nodes=nodes)
         verdict = judge(validator, request, there, around, self.namespace)
-        self.reviews += 1
-        self.refusals += not verdict.allowed
+        self.served.tally.count(validator.kind, request.operation, Answer.ALLOWED if verdict.allowed else Answer.REFUSED)
         if not verdict.allowed:
             where = f"{validator.kind} {request.namespace}/{request.name}"
             self.log.info("write_refused", object=where, operation=request.operation, reason=verdict.message)

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from config.kinds import GROUP, KINDS
-from config.model import IPAddress, ObjectRef, ServiceKey
+from config.model import IPAddress, ServiceKey
 from controller import observe
 from controller.outbox import Write
 from controller.world import Service, Verdict
@@ -327,16 +326,4 @@ def reference(service: ServiceKey, uid: str, version: str) -> objects.ObjectRefe
     namespace, _, name = service.partition("/")
     return objects.ObjectReference(
         api_version="v1", kind="Service", namespace=namespace, name=name, uid=uid, resource_version=version
-    )
-
-
-def configuration_reference(ref: ObjectRef, raw: objects.RawObject) -> objects.ObjectReference:
-    """What an Event about a configuration object points at."""
-    return objects.ObjectReference(
-        api_version=f"{GROUP}/{KINDS[ref.kind].storage.name}",
-        kind=ref.kind,
-        namespace=ref.namespace,
-        name=ref.name,
-        uid=raw.metadata.uid,
-        resource_version=raw.metadata.resource_version,
     )

@@ -18,12 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from controller.metrics import WebhookTally
 from controller.webhook_pki import (
     CERTIFICATE_FILE,
     KEY_FILE,
     Pair,
     Renewal,
     authority,
+    ends,
     from_data,
     renewal,
     renewed,
@@ -70,12 +72,13 @@ class Served:
     context: ssl.SSLContext
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     loads: int = 0
+    tally: WebhookTally = field(default_factory=WebhookTally)
     _certificate: bytes = b""
 
     @classmethod
-    def of(cls, options: TlsOptions) -> Served:
+    def of(cls, options: TlsOptions, tally: WebhookTally | None = None) -> Served:
         """A context with these options, without a certificate."""
-        return cls(server_context(options))
+        return cls(server_context(options), tally=tally or WebhookTally())
 
     def show(self, certificate: bytes, key: bytes) -> None:
         """Show this certificate to everybody who connects from now on.
@@ -89,6 +92,7 @@ class Served:
         load_from_memory(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)  # A bad pair must not spoil the context.
         load_from_memory(self.context, certificate, key)
         self._certificate = certificate
+        self.tally.certificate_ends = ends(certificate)
         self.loads += 1
         self.ready.set()
 

@@ -6,8 +6,11 @@ increment the tally; the pools are read from the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -27,19 +30,73 @@ class Tally:
     config_loaded: bool = False
     config_stale: bool = False
     writes: int = 0
+    failed_writes: int = 0
+
+
+class Answer(StrEnum):
+    """What a webhook made of a request."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    CONVERTED = "converted"
+    MALFORMED = "malformed"
+    """It was no review that could be read."""
+    UNANSWERED = "unanswered"
+    """What is there could not be seen, so the failurePolicy decided."""
+
+
+OPERATIONS = frozenset({"CREATE", "UPDATE", "DELETE"})
+
+
+@dataclass(slots=True)
+class WebhookTally:
+    """What the webhooks answered since the process started, by kind, operation and answer; and when their certificate ends.
+
+    `certificate_ends` is in Unix seconds; None while there is no certificate.
+    """
+
+    answers: Counter[tuple[str, str, Answer]] = field(default_factory=Counter)
+    certificate_ends: float | None = None
+
+    def count(self, kind: str, operation: str, answer: Answer) -> None:
+        """One more; what is no operation of ours counts as an empty one, so that no stranger makes series."""
+        known = operation in OPERATIONS or answer is Answer.CONVERTED
+        self.answers[kind, operation if known else "", answer] += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How things stand at the moment: what is not written yet, who waits, and how many writes of each sort have failed so far."""
+
+    leads: bool = True
+    pending_writes: int = 0
+    waiting: int = 0
+    kept: int = 0
+    failures: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Metrics(Collector):
     """Turns a tally and a ledger into metric families, for a prometheus registry."""
 
-    def __init__(self, tally: Tally, ledger: Callable[[], Ledger]) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        ledger: Callable[[], Ledger],
+        standing: Callable[[], Standing] = Standing,
+        webhooks: WebhookTally | None = None,
+    ) -> None:
         self._tally = tally
         self._ledger = ledger
+        self._standing = standing
+        self._webhooks = webhooks
 
     def collect(self) -> Iterator[Metric]:
         """All families, as of now."""
         yield from self._client()
+        yield from self._now()
         yield from self._pools()
+        if self._webhooks is not None:
+            yield from self._answers(self._webhooks)
 
     def _client(self) -> Iterator[Metric]:
         tally = self._tally
@@ -54,6 +111,41 @@ class Metrics(Collector):
             int(tally.config_stale),
         )
         yield CounterMetricFamily("metallb_controller_status_writes", "Service statuses written.", tally.writes)
+
+    def _now(self) -> Iterator[Metric]:
+        now = self._standing()
+        gauges = (
+            ("leads_bool", "1 while this replica decides and writes.", int(now.leads)),
+            (
+                "pending_writes",
+                "Services whose status is not written yet, those whose write failed included.",
+                now.pending_writes,
+            ),
+            ("waiting_services", "Services that wait for an address.", now.waiting),
+            ("kept_services", "Deleted Services whose addresses are kept for their return.", now.kept),
+        )
+        for name, text, value in gauges:
+            yield GaugeMetricFamily(f"metallb_controller_{name}", text, value)
+        failures = CounterMetricFamily(
+            "metallb_controller_write_failures", "Writes that failed, and are tried again.", labels=("object",)
+        )
+        for sort, count in now.failures.items():
+            failures.add_metric([sort], count)
+        yield failures
+
+    def _answers(self, tally: WebhookTally) -> Iterator[Metric]:
+        answers = CounterMetricFamily(
+            "metallb_controller_webhook_requests", "Requests to the webhooks.", labels=("kind", "operation", "verdict")
+        )
+        for labels, count in sorted(tally.answers.items()):
+            answers.add_metric(labels, count)
+        yield answers
+        if tally.certificate_ends is not None:
+            yield GaugeMetricFamily(
+                "metallb_controller_webhook_certificate_expiry_timestamp_seconds",
+                "When the certificate that the webhooks show ends.",
+                tally.certificate_ends,
+            )
 
     def _pools(self) -> Iterator[Metric]:
         ledger = self._ledger()

@@ -86,10 +86,15 @@ class Stores:
         }
         return [kind for kind, store in kinds.items() if not store.synced]
 
+    @property
+    def reported_known(self) -> bool:
+        """Whether all kinds that are only reported on have been listed: before that, one would seem to name what nothing has."""
+        return all(store.synced for store in self.reported.values())
+
     def configuration_documents(self) -> list[Mapping[str, Any]]:
         """Every configuration object as JSON; those of the reported kinds once all of these are there."""
         stores = {"IPAddressPool": self.pools, "L2Advertisement": self.l2_advertisements}
-        if all(store.synced for store in self.reported.values()):  # Else one would seem to name what nothing has.
+        if self.reported_known:
             stores |= self.reported
         return [configuration_document(kind, raw) for kind, store in stores.items() for raw in store.snapshot().values()]
 

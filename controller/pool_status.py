@@ -44,6 +44,7 @@ class PoolStatuses:
         self, client: KubeClient, stores: Stores, ledger: Callable[[], Ledger], log: Logger, *, namespace: str
     ) -> None:
         self.writes = 0
+        self.failures = 0
         self._client = client
         self._stores = stores
         self._ledger = ledger
@@ -109,6 +110,7 @@ class PoolStatuses:
         except NotFound:
             self._pacer.forget(name)
         except KubeError as error:
+            self.failures += 1
             retry_in_s = self._pacer.failed(name, loop.time())
             if error.message not in self._said:
                 self._said.add(error.message)

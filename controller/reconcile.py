@@ -19,9 +19,8 @@ from config.cross import NATIVE, Surroundings
 from config.model import Config, ObjectRef, ServiceKey
 from config.problem import Problem, Severity, as_json
 from controller import observe
-from controller.apply import Recorder, StatusWriter, configuration_reference, reference
-from controller.configuration_state import ConfigurationStates
-from controller.metrics import Tally
+from controller.apply import Recorder, StatusWriter, reference
+from controller.metrics import Standing, Tally
 from controller.observe import Stores
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner
@@ -29,12 +28,18 @@ from controller.pool_status import PoolStatuses
 from controller.reason import Notice
 from controller.remembered import RememberedAddresses
 from controller.world import Service
+from kube import configuration_state
 from kube.client import KubeClient
+from kube.configuration_state import StateKeeper
 from kube.errors import KubeError
 from telemetry.log import Logger
 
 SAID_CONFIGURATION: Final = "failed to parse the configuration"
 """Operators and tests look for this text in the log."""
+
+
+OWN_KINDS: Final = frozenset({"IPAddressPool", "Community"})
+"""What the controller's ConfigurationState is about: what is wrong with peers and advertisements is the speakers' to say."""
 
 
 class Reconciler:
@@ -58,7 +63,7 @@ class Reconciler:
         self.planner = Planner(lb_class)
         self.writer = StatusWriter(client, self)
         self.pool_statuses = PoolStatuses(client, stores, lambda: self.planner.ledger, log, namespace=namespace)
-        self.states = ConfigurationStates(client, log, namespace=namespace, pod_name=pod_name)
+        self.states = StateKeeper(client, configuration_state.CONTROLLER, log, namespace=namespace, pod_name=pod_name)
         self.remembered = RememberedAddresses(client, lambda: self.planner.memory, log, namespace=namespace)
         self._clock = clock
         self._bgp_type = bgp_type
@@ -67,6 +72,7 @@ class Reconciler:
         self._log = log
         self._compiled = Compiled(Config(), (), {})
         self._ready = False
+        self._reported_known = False
         self._anew = True
         self._leads = leads
         self._standing_by = False
@@ -166,14 +172,15 @@ class Reconciler:
         """The configuration if it is another one than before."""
         some = (self._stores.pools, self._stores.l2_advertisements, *self._stores.reported.values())
         changed = [self._stores.namespaces.take_changed(), *(store.take_changed() for store in some)]
-        first = self._anew
-        if not first and not any(changed):
+        first, known = self._anew, self._stores.reported_known
+        if not first and not any(changed) and known == self._reported_known:
             return None
+        self._reported_known = known
         labels = {one.metadata.name: one.metadata.labels or {} for one in self._stores.namespaces.snapshot().values()}
         documents = self._stores.configuration_documents()
         before = self._compiled
         self._compiled = compile_config(documents, labels, before.valid, Surroundings(mode=self._bgp_type))
-        self.states.say(self._compiled.problems)
+        self.states.say(problem for problem in self._compiled.problems if problem.object.kind in OWN_KINDS)
         self._report_problems()
         self.tally.updates += 1
         self.tally.update_errors += self._compiled.stale
@@ -260,7 +267,7 @@ class Reconciler:
             self._log.error(SAID_CONFIGURATION, object=str(ref), error=text)
             raw = self._stores.configuration_object(ref)
             if raw is not None:
-                self._recorder.emit(configuration_reference(ref, raw), "Warning", "ConfigurationInvalid", text)
+                self._recorder.emit(configuration_state.reference(ref, raw), "Warning", "ConfigurationInvalid", text)
         for ref in self._problems.keys() - found.keys():
             self._log.info("configuration_repaired", object=str(ref))
         self._problems = found
@@ -312,12 +319,29 @@ class Reconciler:
     def failed(self, write: Write, error: KubeError, retry_in_s: float) -> None:
         """Count and log a write that failed."""
         self.tally.update_errors += 1
+        self.tally.failed_writes += 1
         self._unfinished[write.service] = write
         self._log.warning("status_write_failed", service=write.service, error=error.message, retry_in_s=round(retry_in_s, 2))
 
     def _blocked(self) -> Mapping[str, Mapping[str, Any]]:
         """Services that are not written before the old holder of their address is."""
         return {key: {"state": "waiting for another Service"} for key in self.planner.unseen if self.planner.is_blocked(key)}
+
+    def standing(self) -> Standing:
+        """How things stand, for metrics."""
+        failures = {
+            "service": self.tally.failed_writes,
+            "pool": self.pool_statuses.failures,
+            "configuration_state": self.states.failures,
+            "remembered": self.remembered.failures,
+        }
+        return Standing(
+            leads=self._may_act(),
+            pending_writes=len({**self._blocked(), **self.writer.pending()}),
+            waiting=len(self.planner.waiting),
+            kept=sum(1 for _ in self.planner.memory.deleted()),
+            failures=failures,
+        )
 
     def status(self) -> Mapping[str, Any]:
         """What /status shows: the world in short, the plan with its reasons, problems, and what is not written yet."""
@@ -365,6 +389,7 @@ class Reconciler:
             "pending_writes": {**self._blocked(), **self.writer.pending()},
             "pending_pool_statuses": self.pool_statuses.pending,
             "pending_remembered": self.remembered.pending,
+            "failed_writes": dict(self.standing().failures),
         }
 
 

@@ -70,6 +70,7 @@ class RememberedAddresses:
 
     def __init__(self, client: KubeClient, memory: Callable[[], Memory], log: Logger, *, namespace: str) -> None:
         self.writes = 0
+        self.failures = 0
         self.loaded: Mapping[ServiceKey, Remembered] = MappingProxyType({})
         """What was found when this process began to lead, until somebody has taken it in."""
         self._client = client
@@ -152,6 +153,7 @@ class RememberedAddresses:
             try:
                 wrote = await self._write()
             except KubeError as error:
+                self.failures += 1
                 if error.message != self._said:
                     self._log.warning("remembered_addresses_not_written", error=error.message, retry_in_s=pause_s)
                 self._said = error.message

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
 from controller import memberlist_secret, observe, webhooks
-from controller.metrics import Metrics
+from controller.metrics import Metrics, WebhookTally
 from controller.observe import Stores
 from controller.reconcile import Reconciler
 from controller.settings import Settings
@@ -28,7 +28,7 @@ from kube.client import KubeClient
 from kube.events import EventRecorder
 from kube.informer import Reflector
 from kube.leadership import Leadership
-from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES
+from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, resource_of
 from kube.reviews import Reviewer
 from kube.store import generation
 from telemetry.log import get_logger
@@ -98,7 +98,8 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
     )
     reconciler.stand_by()
     registry = CollectorRegistry()
-    registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger))
+    answers = WebhookTally()
+    registry.register(Metrics(reconciler.tally, lambda: reconciler.planner.ledger, reconciler.standing, answers))
     ProcessCollector(registry=registry)
     restarts = restart_counter(registry)
     listeners = Listeners(
@@ -114,7 +115,7 @@ async def serve(settings: Settings, client: KubeClient, stop: asyncio.Event) -> 
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(server.run(), name="listeners")]
-            for name, part in _parts(client, settings, stores, reconciler, recorder, leadership):
+            for name, part in _parts(client, settings, stores, reconciler, recorder, leadership, answers):
                 tasks.append(supervise(group, name, part, restarts=restarts))
             await stop.wait()
             log.info("controller_stopping")
@@ -167,12 +168,13 @@ def _parts(
     reconciler: Reconciler,
     recorder: EventRecorder,
     leadership: Leadership,
+    answers: WebhookTally,
 ) -> Iterator[tuple[str, Part]]:
     """Name and coroutine function of everything that runs as long as the process."""
     yield "events", recorder.run
     if settings.ml_secret_name:
         yield "memberlist-secret", _secret_maker(client, settings)
-    yield from webhooks.parts(client, settings)
+    yield from webhooks.parts(client, settings, answers)
     if settings.webhook_mode == "onlywebhook":
         get_logger("controller").warning("no_addresses_assigned", because="--webhook-mode=onlywebhook")
         return
@@ -190,7 +192,7 @@ def _parts(
         client, NAMESPACES, stores.namespaces, dirty=dirty, fingerprint=observe.namespace_fingerprint, log=log
     )
     for kind, store in stores.reported.items():
-        resource = webhooks.resource_of(kind)
+        resource = resource_of(kind)
         reported = Reflector(client, resource, store, dirty=dirty, fingerprint=generation, namespace=own, log=log)
         yield resource.plural, reported.run
     yield "configuration-state", reconciler.states.run

@@ -97,6 +97,16 @@ def renewal(pair: Pair | None, host: str, now: datetime) -> Renewal:
     return Renewal.NOTHING if fits and _holds(server, now) else Renewal.SERVER
 
 
+def ends(certificate: bytes) -> float:
+    """When the first certificate in a PEM text ends, in Unix seconds.
+
+    Raises:
+        ValueError: there is none.
+
+    """
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
+
+
 def _holds(certificate: x509.Certificate, now: datetime) -> bool:
     return certificate.not_valid_before_utc <= now and now + AHEAD < certificate.not_valid_after_utc
 

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 
-from controller.admission import WebhookServer, resource_of
+from controller.admission import WebhookServer
 from controller.certificates import FileKeeper, Keeper, Served
+from controller.metrics import WebhookTally
 from controller.settings import Settings
 from kube.client import KubeClient
 from telemetry.log import get_logger
 
-__all__ = ["parts", "resource_of"]
 
-
-def parts(client: KubeClient, settings: Settings) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+def parts(client: KubeClient, settings: Settings, tally: WebhookTally) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
     """Name and coroutine function of everything that webhooks need."""
     if settings.webhook_mode == "disabled":
         return
-    served, log = Served.of(settings.tls), get_logger("webhooks")
+    served, log = Served.of(settings.tls, tally), get_logger("webhooks")
     server = WebhookServer(client, served, log, settings.namespace, settings.bgp_type, settings.webhook_port)
     yield "webhooks", server.run
     if not settings.cert_rotation:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from config.kinds import GROUP, KINDS
 from kube import objects
 
 T = TypeVar("T", bound=objects.Known)
@@ -107,6 +108,12 @@ INGRESS_CLASSES = Resource("networking.k8s.io", "v1", "ingressclasses", "Ingress
 def metallb(plural: str, kind: str) -> Resource[objects.RawObject]:
     """A custom resource of the group metallb.io/v1beta1."""
     return Resource("metallb.io", "v1beta1", plural, kind, objects.RawObject)
+
+
+def resource_of(kind: str) -> Resource[objects.RawObject]:
+    """The stored version of one of our kinds."""
+    known = KINDS[kind]
+    return Resource(GROUP, known.storage.name, known.plural, known.name, objects.RawObject)
 
 
 IP_ADDRESS_POOLS = metallb("ipaddresspools", "IPAddressPool")

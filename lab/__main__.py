@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
             help="the lab's API server, or the etcd and kube-apiserver in $KUBEBUILDER_ASSETS",
         )
         each.add_argument("--net", type=_network, metavar="CIDR", help="network of the switch (default 192.168.20.0/24)")
+        mode = "kube-proxy's mode; ipvs shows the trap of strictARP: false (default nftables)"
+        each.add_argument("--proxy-mode", choices=topology.PROXY_MODES, default=topology.NFTABLES, help=mode)
     verb("down", _down, "take the lab away, also what a killed one left", "down")
     status = verb("status", _status, "what is up", "status -o json")
     verb("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig", "kubeconfig")
@@ -185,7 +187,8 @@ def _network(text: str) -> IPv4Network:
 
 
 def _up(where: Paths, arguments: argparse.Namespace) -> int:
-    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net, api=arguments.api)
+    options = {"api": arguments.api, "proxy_mode": arguments.proxy_mode}
+    lifecycle.up(where, nodes=arguments.nodes, network=arguments.net, **options)
     plan = topology.plan(topology.lab_id(where.root), nodes=arguments.nodes, network=arguments.net)
     nodes = ", ".join(f"{node.name} {node.ip}" for node in plan.nodes)
     print(f"lab: ready: {nodes}; client {plan.client.ip}; control plane {plan.control_plane.ip}")
@@ -204,7 +207,8 @@ def _supervise(where: Paths, arguments: argparse.Namespace) -> int:
     def supervise() -> int:
         from lab.supervisor import main as be_the_lab  # noqa: PLC0415 - Nor does the guardian need the cluster.
 
-        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net, api=arguments.api))
+        options = {"api": arguments.api, "proxy_mode": arguments.proxy_mode}
+        return asyncio.run(be_the_lab(where, nodes=arguments.nodes, network=arguments.net, **options))
 
     return guarded(where, supervise)
 

@@ -72,7 +72,14 @@ def _check_real_api() -> None:
         raise MissingError(str(error)) from None
 
 
-def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None, api: str = "lab") -> None:
+def up(
+    where: Paths,
+    *,
+    nodes: int = 3,
+    network: IPv4Network | None = None,
+    api: str = "lab",
+    proxy_mode: str = topology.NFTABLES,
+) -> None:
     """Bring a lab up in the background and return when it is ready; with the API server `lab` or `real`.
 
     Raises:
@@ -92,8 +99,8 @@ def up(where: Paths, *, nodes: int = 3, network: IPv4Network | None = None, api:
         shutil.rmtree(where.logs, ignore_errors=True)
         where.logs.mkdir(parents=True)
     # setsid --fork: the supervisor is nobody's child, so that nobody has to wait for it.
-    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise", "--nodes", str(nodes)]
-    command += ["--api", api]
+    command = ["setsid", "--fork", sys.executable, "-m", "lab", "--state", str(where.root), "supervise"]
+    command += ["--nodes", str(nodes), "--api", api, "--proxy-mode", proxy_mode]
     if network is not None:
         command += ["--net", str(network)]
     with where.supervisor_log.open("ab") as log:

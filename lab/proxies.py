@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -25,12 +24,7 @@ from lab import dataplane, namespaces, netns
 from lab.dataplane import FAMILIES, Health
 from lab.kinds import ProxiedService
 from lab.ruleset import Ruleset, changes
-from lab.topology import Topology
-
-NFTABLES: Final = "nftables"
-IPVS: Final = "ipvs"
-IPVS_STRICT_ARP: Final = "ipvs-strict-arp"
-MODES: Final = (NFTABLES, IPVS, IPVS_STRICT_ARP)
+from lab.topology import IPVS_STRICT_ARP, NFTABLES, Topology
 
 
 class DataplaneError(RuntimeError):

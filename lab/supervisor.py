@@ -140,14 +140,14 @@ _PYTHON: Final = {"PYTHONUNBUFFERED": "1", "HOME": "/root"}
 
 
 class Supervisor:
-    """One lab, from nothing to nothing. Use: `await Supervisor(paths, topology).run(on_ready)`."""
+    """One lab, from nothing to nothing. Use: `await Supervisor(paths, topology, api=…, proxy_mode=…).run(on_ready)`."""
 
-    def __init__(self, paths: Paths, plan: Topology, *, api: str = "lab") -> None:
+    def __init__(self, paths: Paths, plan: Topology, *, api: str, proxy_mode: str) -> None:
         self._paths = paths
         self._topology = plan
         self._ended = asyncio.Event()
         self._api = ApiServer(paths, plan, api)
-        self._proxies = Proxies(plan)
+        self._proxies = Proxies(plan, proxy_mode)
         self._kubelets: dict[str, Kubelet] = {}
         self._faults: Injector
 
@@ -448,7 +448,7 @@ def _lease_body(node: Node) -> dict[str, Any]:
     }
 
 
-async def main(paths: Paths, *, nodes: int, network: IPv4Network | None, api: str = "lab") -> int:
+async def main(paths: Paths, *, nodes: int, network: IPv4Network | None, api: str, proxy_mode: str) -> int:
     """Be the supervisor. The first line on standard output is `ready`, or why not; logs go to standard error."""
     telemetry_log.configure("info", component="lab", stream=sys.stderr.buffer)
     plan = topology.plan(topology.lab_id(paths.root), nodes=nodes, network=network)
@@ -461,7 +461,7 @@ async def main(paths: Paths, *, nodes: int, network: IPv4Network | None, api: st
 
     try:
         with paths.lock():
-            await Supervisor(paths, plan, api=api).run(lambda: say("ready"))
+            await Supervisor(paths, plan, api=api, proxy_mode=proxy_mode).run(lambda: say("ready"))
     except (LabError, KubeError, OSError, NetlinkError, ExceptionGroup) as error:
         cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
         log.exception("lab_failed", error=str(cause))

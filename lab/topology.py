@@ -53,6 +53,13 @@ FIRST_POOL_OFFSET: Final = 20
 """In a /24, addresses from here on belong to address pools."""
 
 
+NFTABLES: Final = "nftables"
+IPVS: Final = "ipvs"
+IPVS_STRICT_ARP: Final = "ipvs-strict-arp"
+PROXY_MODES: Final = (NFTABLES, IPVS, IPVS_STRICT_ARP)
+"""How the nodes' proxies work; lab.proxies says what each means."""
+
+
 class TopologyError(ValueError):
     """The lab that was asked for cannot be built; the message says what to ask for instead."""
 

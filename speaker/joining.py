@@ -24,6 +24,14 @@ RETRY_S = 1.0
 """Between attempts until one succeeds."""
 REJOIN_S = 60.0
 """Between attempts for Pods that are missing from the gossip later on."""
+LOST_FOR_S = 120.0
+"""For so long after a member was lost its Pod is asked again and again: a cut network that is whole again has two owners for
+every address until the sides have met."""
+LOST_RETRY_S = 0.25
+ANSWER_S = 3.0
+"""How long a Pod may take to answer."""
+LOST_ANSWER_S = 1.0
+"""How long a Pod may take to answer that was a member: behind a cut nobody does, and the cut may end at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +69,10 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Try to join through these addresses, all at the same time; each ends with a JoinEnded."""
+    """Try to join through these addresses, all at the same time; each ends with a JoinEnded within `limit_s`."""
 
     seeds: tuple[IPAddress, ...]
+    limit_s: float = ANSWER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,7 @@ class Joining:
         self._others: Mapping[IPAddress, NodeName] | None = None
         self._members: frozenset[NodeName] = frozenset()
         self._asking: set[IPAddress] = set()
+        self._lost_at: dict[NodeName, float] = {}
         self._released = False
         self._alone_since: float | None = None
         self._listed_since: float | None = None
@@ -107,13 +117,13 @@ class Joining:
             case PodsListed():
                 self._listed(event.others, now)
             case MembersChanged():
-                self._members = event.names
+                self._change_members(event.names, now)
             case JoinEnded():
                 self._asking.discard(event.seed)
                 if event.answered and self._answered_at is None:
                     self._answered_at = now
                 if not self._asking:
-                    self._ask_at = now + (RETRY_S if self._answered_at is None else REJOIN_S)
+                    self._ask_at = now + (RETRY_S if self._answered_at is None else self._pause_s(now))
             case _:
                 assert_never(event)
         return self.tick(now)
@@ -126,7 +136,7 @@ class Joining:
             self._ask_at = None if missing else now + REJOIN_S
             if missing:
                 self._asking.update(missing)
-                effects.append(Join(missing))
+                effects.append(Join(missing, LOST_ANSWER_S if self._lost_lately(now) else ANSWER_S))
         if not self._released and (released := self._release(missing, now)) is not None:
             self._released = True
             effects.append(released)
@@ -157,6 +167,22 @@ class Joining:
             self._listed_since = self._listed_since if self._listed_since is not None else now
         if others.keys() - (before or {}).keys():
             self._ask_at = now  # A Pod that has just appeared is asked at once.
+
+    def _change_members(self, names: frozenset[NodeName], now: float) -> None:
+        lost = self._members - names
+        self._members = names
+        known = self._lost_at | dict.fromkeys(lost, now)
+        self._lost_at = {node: at for node, at in known.items() if node not in names and now - at <= LOST_FOR_S}
+        if lost and not self._asking and self._lost_lately(now):
+            self._ask_at = now + LOST_RETRY_S
+
+    def _lost_lately(self, now: float) -> bool:
+        """Whether a listed Pod was a member until lately."""
+        nodes = (self._others or {}).values()
+        return any(now - self._lost_at.get(node, float("-inf")) <= LOST_FOR_S for node in nodes)
+
+    def _pause_s(self, now: float) -> float:
+        return LOST_RETRY_S if self._lost_lately(now) else REJOIN_S
 
     def _missing(self) -> tuple[IPAddress, ...]:
         """Listed Pods that are neither members nor being asked, in a fixed order."""

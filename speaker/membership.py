@@ -30,8 +30,6 @@ from telemetry.log import Logger
 
 NODE_READ_LIMIT_S = 3.0
 """How long the API server may take to answer a read of the own Node."""
-JOIN_LIMIT_S = 3.0
-"""How long one Pod may take to answer an attempt to join."""
 BIND_RETRY_S = 2.0
 """Pause before the gossip's port is tried again, for instance while the address of the node is not up yet."""
 
@@ -86,6 +84,7 @@ class Membership:
         self._died = died
         self._suspected_at: dict[str, float] = {}
         self._failed: set[str] = set()
+        self._unanswered_said: list[object] = []
         self._fed_macs: frozenset[bytes] = frozenset()
         self._peers = Peers()
         self._isolation = Isolation()
@@ -240,7 +239,7 @@ class Membership:
             match effect:
                 case Join():
                     for seed in effect.seeds:
-                        group.create_task(self._ask(seed, agent, group), name=f"join {seed}")
+                        group.create_task(self._ask(seed, effect.limit_s, agent, group), name=f"join {seed}")
                 case Released():
                     say = self._log.warning if effect.cause is Cause.NOBODY_ANSWERED else self._log.info
                     say("announcing_allowed", cause=effect.cause.value, detail=effect.detail)
@@ -250,16 +249,23 @@ class Membership:
                 case _:
                     assert_never(effect)
 
-    async def _ask(self, seed: IPAddress, agent: Agent, group: asyncio.TaskGroup) -> None:
-        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=JOIN_LIMIT_S)
+    async def _ask(self, seed: IPAddress, limit_s: float, agent: Agent, group: asyncio.TaskGroup) -> None:
+        answered = await agent.join([(str(seed), self._config.bind_port)], timeout_s=limit_s)
         now = asyncio.get_running_loop().time()
         self._recount()
         if not answered:
-            self._log.info("join_unanswered", seed=str(seed))
+            self._say_unanswered(seed)
         self._fed_names = self._present()
         todo = self._joining.handle(MembersChanged(self._fed_names), now)
         self._perform([*todo, *self._joining.handle(JoinEnded(seed, answered=answered > 0), now)], agent, group)
         self._wake.set()
+
+    def _say_unanswered(self, seed: IPAddress) -> None:
+        """Once for each change of members or Pods: a Pod that is gone may be asked four times a second."""
+        said = (seed, self._present(), self._fed_others)
+        if said not in self._unanswered_said:
+            self._unanswered_said = [*self._unanswered_said[-63:], said]
+            self._log.info("join_unanswered", seed=str(seed))
 
     def _heard(self, event: MemberEvent) -> None:
         """Log what the gossip says; called by the agent, in order."""

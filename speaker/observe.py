@@ -14,7 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from config.compile import Compiled, compile_config
-from config.model import EMPTY, Config, InterfaceName, IPAddress, NodeName, PoolName, ServiceKey
+from config.cross import NATIVE, PasswordSecret, Surroundings
+from config.model import EMPTY, Config, InterfaceName, IPAddress, NodeName, ObjectRef, PoolName, ServiceKey
+from config.rules import RESERVED
 from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store, generation
@@ -58,6 +60,36 @@ def namespace_fingerprint(view: objects.Namespace) -> object:
 
 config_fingerprint = generation
 
+BGP_KINDS = ("BGPPeer", "BGPAdvertisement", "BFDProfile", "Community")
+
+
+def pool_fingerprint(view: objects.RawObject) -> object:
+    """What of a pool the configuration reads: an annotation of ours too, with which no generation grows."""
+    return (generation(view), (view.metadata.annotations or {}).get(RESERVED))
+
+
+@dataclass(frozen=True, slots=True)
+class SecretView:
+    """What of a Secret is kept: whether a peer can take its password from it. The password itself is not."""
+
+    key: ObjectKey
+    uid: str
+    version: str
+    use: PasswordSecret
+
+
+def secret_view(secret: objects.Secret) -> SecretView:
+    """The Secret without what is secret."""
+    meta = secret.metadata
+    return SecretView(
+        secret.key, meta.uid, meta.resource_version, PasswordSecret(secret.type, "password" in (secret.data or {}))
+    )
+
+
+def secret_fingerprint(view: SecretView) -> object:
+    """What of a Secret the configuration reads."""
+    return view.use
+
 
 @dataclass(frozen=True, slots=True)
 class Stores:
@@ -69,27 +101,57 @@ class Stores:
     namespaces: Store[objects.Namespace] = field(default_factory=Store)
     pools: Store[objects.RawObject] = field(default_factory=Store)
     advertisements: Store[objects.RawObject] = field(default_factory=Store)
+    bgp: Mapping[str, Store[objects.RawObject]] = field(default_factory=lambda: {kind: Store() for kind in BGP_KINDS})
+    """Kinds that nothing on layer 2 waits for; they count once all of them and the Secrets are there."""
+    secrets: Store[SecretView] = field(default_factory=Store)
 
     def waiting_for(self) -> tuple[str, ...]:
         """The kinds that the API server has not listed yet."""
-        return tuple(name for name in self.__slots__ if not getattr(self, name).synced)
+        needed = ("services", "slices", "nodes", "namespaces", "pools", "advertisements")
+        return tuple(name for name in needed if not getattr(self, name).synced)
+
+    @property
+    def bgp_known(self) -> bool:
+        """Whether all kinds of BGP have been listed: before that, one would seem to name what nothing has."""
+        return self.secrets.synced and all(store.synced for store in self.bgp.values())
+
+    def configuration(self) -> list[Mapping[str, Any]]:
+        """Every configuration object as JSON."""
+        stores = {"IPAddressPool": self.pools, "L2Advertisement": self.advertisements}
+        if self.bgp_known:
+            stores |= self.bgp
+        return [{"kind": kind, **view.document} for kind, store in stores.items() for view in store.snapshot().values()]
+
+    def configuration_object(self, ref: ObjectRef) -> objects.RawObject | None:
+        """A configuration object as it came."""
+        stores = {"IPAddressPool": self.pools, "L2Advertisement": self.advertisements, **self.bgp}
+        return stores[ref.kind].get(ObjectKey(f"{ref.namespace}/{ref.name}")) if ref.kind in stores else None
 
 
 class Observer:
     """Keeps the last World and renews the parts whose sources changed."""
 
     def __init__(
-        self, stores: Stores, me: NodeName, *, lb_class: str, honour_exclude_label: bool, excluded: re.Pattern[str] | None
+        self,
+        stores: Stores,
+        me: NodeName,
+        *,
+        lb_class: str,
+        honour_exclude_label: bool,
+        excluded: re.Pattern[str] | None,
+        bgp_type: str = NATIVE,
     ) -> None:
         self._stores = stores
         self._lb_class = lb_class
         self._excluded = excluded
+        self._bgp_type = bgp_type
         self._slices_of: dict[ServiceKey, set[ObjectKey]] = {}
         self._service_of: dict[ObjectKey, ServiceKey] = {}
         self._seen_links: tuple[Sequence[Link], Mapping[InterfaceName, str]] | None = None
         self.links: tuple[Link, ...] = ()
         """The interfaces that are not excluded, whether a socket can be opened on them or not."""
         self.compiled: Compiled = Compiled(EMPTY, (), MappingProxyType({}))
+        self._bgp_known = False
         self.world = World(me, Cluster(honour_exclude_label=honour_exclude_label))
 
     def look(
@@ -123,21 +185,31 @@ class Observer:
 
     def _look_at_cluster(self, before: Cluster, members: frozenset[NodeName] | None) -> Cluster:
         config, nodes = before.config, before.nodes
+        sources: tuple[Store[Any], ...] = (
+            self._stores.pools,
+            self._stores.advertisements,
+            self._stores.namespaces,
+            self._stores.secrets,
+            *self._stores.bgp.values(),
+        )
+        changed = any([store.take_changed() for store in sources])  # noqa: C419 - every store is to be asked
         if self._stores.nodes.take_changed():
+            changed |= any(len(store) for store in self._stores.bgp.values())
             nodes = {NodeName(key): node_of(view) for key, view in self._stores.nodes.snapshot().items()}
-        sources = (self._stores.pools, self._stores.advertisements, self._stores.namespaces)
-        if any([store.take_changed() for store in sources]):  # noqa: C419 - every store is to be asked
+        if self._bgp_known != self._stores.bgp_known:
+            self._bgp_known = changed = True
+        if changed:
             config = self._compile()
         if config == before.config and nodes == before.nodes and members == before.members:
             return before
         return Cluster(config, nodes, members, before.honour_exclude_label)
 
     def _compile(self) -> Config:
-        documents: list[Mapping[str, Any]] = [
-            view.document for store in (self._stores.pools, self._stores.advertisements) for view in store.snapshot().values()
-        ]
         namespaces = {view.metadata.name: view.metadata.labels or {} for view in self._stores.namespaces.snapshot().values()}
-        self.compiled = compile_config(documents, namespaces, self.compiled.valid)
+        nodes = {str(name): view.metadata.labels or {} for name, view in self._stores.nodes.snapshot().items()}
+        secrets = {key.rpartition("/")[2]: view.use for key, view in self._stores.secrets.snapshot().items()}
+        around = Surroundings(mode=self._bgp_type, nodes=nodes, node=self.world.me, secrets=secrets)
+        self.compiled = compile_config(self._stores.configuration(), namespaces, self.compiled.valid, around)
         return self.compiled.config
 
     def _look_at_services(

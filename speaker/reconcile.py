@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.model import InterfaceName, IPAddress, NodeName, ServiceKey
-from config.problem import Severity
+from config.problem import Problem, Severity
 from speaker import eligibility
 from speaker.agenda import Agenda
 from speaker.claims import Claim, Claims, Defend, Lost, Speakers, Tell
@@ -57,7 +57,9 @@ class Reconciler:
         *,
         dirty: asyncio.Event,
         log: Logger,
+        problems: Callable[[Sequence[Problem]], None] = lambda _: None,
     ) -> None:
+        self._tell_problems = problems
         self._stores = stores
         self._observer = observer
         self._around = around
@@ -329,6 +331,7 @@ class Reconciler:
             else:
                 self._log.warning("configuration_questionable", problem=str(problem))
         self._problems_said = frozenset(str(problem) for problem in compiled.problems)
+        self._tell_problems(compiled.problems)
 
     def _conflicts(self) -> Mapping[str, Any]:
         """Who else claims what is owned here."""

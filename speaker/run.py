@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import functools
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from config.kinds.service_l2_status import LABEL_NODE
 from config.model import NodeName
-from kube import resources
+from config.problem import Problem
+from kube import configuration_state, resources
 from kube.auth import Credentials
 from kube.client import KubeClient
+from kube.configuration_state import StateKeeper
 from kube.errors import KubeError
 from kube.events import EventRecorder
 from kube.informer import Reflector
@@ -94,6 +96,7 @@ class Speaker:
             metrics=self._metrics,
             log=log,
         )
+        self._state = StateKeeper(client, configuration_state.speaker(me), log, namespace=namespace, pod_name=settings.pod_name)
         member = self._membership
         self._reconciler = Reconciler(
             self._stores,
@@ -103,6 +106,7 @@ class Speaker:
                 lb_class=settings.lb_class,
                 honour_exclude_label=settings.honour_exclude_label,
                 excluded=settings.excluded,
+                bgp_type=settings.bgp_type,
             ),
             Surroundings(
                 members=lambda: None if member is None else member.names,
@@ -117,6 +121,7 @@ class Speaker:
             self._metrics,
             dirty=self._dirty,
             log=log,
+            problems=self._tell_problems,
         )
         self._server = TelemetryServer(
             Listeners(
@@ -131,6 +136,11 @@ class Speaker:
             status=self.report,
             authorize=Reviewer(client, clock=asyncio.get_running_loop().time).authorize,
         )
+
+    def _tell_problems(self, problems: Sequence[Problem]) -> None:
+        """What is wrong with the configuration, for this node."""
+        self._state.say(problems)
+        self._reporter.problems(problems, self._stores.configuration_object)
 
     def _member(self) -> Membership | None:
         settings = self._settings
@@ -176,6 +186,8 @@ class Speaker:
             "events": self._recorder.run,
             "status": self._reporter.run,
             "telemetry": self._server.run,
+            "configuration-state": self._state.run,
+            "configuration-state-watch": self._state.reflector().run,
         }
         for reflector_name, reflector in self._reflectors().items():
             parts[reflector_name] = reflector.run
@@ -192,7 +204,7 @@ class Speaker:
             "endpointslices": watch(resources.ENDPOINT_SLICES, stores.slices, observe.slice_fingerprint),
             "nodes": watch(resources.NODES, stores.nodes, observe.node_fingerprint),
             "namespaces": watch(resources.NAMESPACES, stores.namespaces, observe.namespace_fingerprint),
-            "ipaddresspools": watch(resources.IP_ADDRESS_POOLS, stores.pools, observe.config_fingerprint, namespace=own),
+            "ipaddresspools": watch(resources.IP_ADDRESS_POOLS, stores.pools, observe.pool_fingerprint, namespace=own),
             "l2advertisements": watch(
                 resources.L2_ADVERTISEMENTS, stores.advertisements, observe.config_fingerprint, namespace=own
             ),
@@ -205,6 +217,11 @@ class Speaker:
                 dirty=self._reporter.wake,
             ),
         }
+        for kind, store in stores.bgp.items():
+            resource = resources.resource_of(kind)
+            watches[resource.plural] = watch(resource, store, observe.config_fingerprint, namespace=own)
+        secrets = resources.SECRETS.reduced(observe.secret_view)
+        watches["secrets"] = watch(secrets, stores.secrets, observe.secret_fingerprint, namespace=own)
         if self._settings.gossip is not None:
             watches["pods"] = watch(
                 resources.PODS,

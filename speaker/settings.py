@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import yaml
 
+from config.cross import NATIVE
 from config.model import IPAddress, NodeName
 from memberlist.measures import PROFILE_NAMES
 from speaker.layer2 import interfaces
@@ -76,7 +77,12 @@ FLAGS: Final = (
     ),
     Flag(name="frrk8s-namespace", env="FRRK8S_NAMESPACE", help="Namespace of frr-k8s.", not_yet=BGP),
     Flag(name="frrk8s-secret-passthrough", default=False, help="Pass Secrets to frr-k8s.", not_yet=BGP),
-    Flag(env="METALLB_BGP_TYPE", help="Which BGP implementation to use.", not_yet=BGP),
+    Flag(
+        env="METALLB_BGP_TYPE",
+        default=NATIVE,
+        choices=(NATIVE, "frr", "frr-k8s"),
+        help="How BGP is spoken: by it the rules for BGP objects are chosen.",
+    ),
     Flag(env="FRR_CONFIG_FILE", help="Where FRR's configuration is written.", not_yet=BGP),
     Flag(env="FRR_RELOADER_PID_FILE", help="Where the reloader's process id is.", not_yet=BGP),
     Flag(env="FRR_LOGGING_LEVEL", help="FRR's log level.", not_yet=BGP),
@@ -113,6 +119,7 @@ class Settings:
     status_socket: Path
     log_level: str
     lb_class: str
+    bgp_type: str
     honour_exclude_label: bool
     metrics_cert_dir: Path | None
     tls: TlsOptions
@@ -153,6 +160,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         status_socket=Path(parsed.text("status-socket")),
         log_level=parsed.text("log-level"),
         lb_class=parsed.text("lb-class"),
+        bgp_type=parsed.text("METALLB_BGP_TYPE"),
         honour_exclude_label=not parsed.switch("ignore-exclude-lb"),
         metrics_cert_dir=Path(certificates) if certificates else None,
         tls=tls,

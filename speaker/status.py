@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from config.kinds.service_l2_status import LABEL_NODE, LABEL_SERVICE_NAME, LABEL_SERVICE_NAMESPACE
-from config.model import InterfaceName, NodeName, ServiceKey
-from kube import objects
+from config.model import InterfaceName, NodeName, ObjectRef, ServiceKey
+from config.problem import Problem, Severity
+from kube import configuration_state, objects
 from kube.client import KubeClient, PatchKind
 from kube.errors import Conflict, KubeError, NotFound, Unreachable
 from kube.events import EventRecorder, EventType
@@ -30,6 +31,8 @@ from telemetry.log import Logger
 RETRY_S = 1.0
 """Pause before a write that failed is tried again."""
 FIELD_MANAGER = "metallb-speaker"
+ONLY_HERE = frozenset({"unresolved", "duplicate"})
+"""Problems that need Secrets or nodes to be seen."""
 
 
 def status_fingerprint(view: RawObject) -> object:
@@ -127,6 +130,7 @@ class Reporter:
         self._pending: set[ServiceKey] = set()
         self._created: dict[ServiceKey, RawObject] = {}  # Until the watch shows them.
         self._complete = False
+        self._told: dict[ObjectRef, str] = {}
         self._owner: Sequence[Mapping[str, Any]] | None = None
         self.wake = asyncio.Event()
         """Set when there may be something to write; the reflector of `own` sets it too."""
@@ -149,6 +153,21 @@ class Reporter:
                 self._taken_over.add(service)
         self._pending.add(service)
         self.wake.set()
+
+    def problems(self, problems: Sequence[Problem], find: Callable[[ObjectRef], RawObject | None]) -> None:
+        """Emit an Event on each BGPPeer with a problem that only this node sees, once for each change; the controller tells the rest."""
+        found: dict[ObjectRef, str] = {}
+        for problem in problems:
+            if problem.object.kind == "BGPPeer" and problem.code in ONLY_HERE and problem.severity is Severity.ERROR:
+                found[problem.object] = "; ".join(
+                    filter(None, (found.get(problem.object), f"{problem.path}: {problem.message}"))
+                )
+        for ref, text in found.items():
+            raw = find(ref)
+            if text != self._told.get(ref) and raw is not None:
+                note = f'on node "{self._me}": {text}'
+                self._recorder.emit(configuration_state.reference(ref, raw), "Warning", "ConfigurationInvalid", note)
+        self._told = found
 
     def conflict(self, service: ServiceKey, text: str) -> None:
         """Tell people that a stranger claims an address of a Service."""

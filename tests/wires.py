@@ -23,6 +23,7 @@ class RecordingWire:
         self._asked_for = slice(38, 42) if protocol is Protocol.ARP else slice(62, 78)
         self.sent: list[bytes] = []
         self.targets: tuple[bytes, ...] = ()
+        self.aimed: list[str] = []
         self.closed = False
         self.broken: OSError | None = None
         self.groupless: OSError | None = None
@@ -32,8 +33,9 @@ class RecordingWire:
     def fileno(self) -> int:
         return self._near.fileno()
 
-    def set_targets(self, targets: Sequence[bytes]) -> None:
+    def set_targets(self, targets: Sequence[bytes], *, roughly: bool = False) -> None:
         self.targets = tuple(targets)
+        self.aimed.append("roughly" if roughly else "precisely")
         if self.groupless is not None:
             raise self.groupless
 

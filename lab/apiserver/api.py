@@ -89,8 +89,8 @@ class Api:
         self.store, self.registry = store, registry
         self.now, self._rng = now, rng
         self.allocator = services.Allocator(rng)
-        for stored in store.shelf("services").objects.values():
-            self.allocator.hold(msgspec.json.decode(stored.body))
+        for key, stored in store.shelf("services").objects.items():
+            self.allocator.hold(key, msgspec.json.decode(stored.body))
 
     # Reading
 
@@ -273,16 +273,13 @@ class Api:
             raise invalid(group, resource.kind, name, causes)
         return document
 
-    def _put(self, resource: Resource, document: Json, rv: int | None = None) -> Stored:
+    def _put(self, resource: Resource, document: Json) -> Stored:
         """Store a document in storage form under the next version."""
-        rv = rv or self.store.next_rv()
-        old = self.store.get(resource.storage, (document["metadata"].get("namespace", ""), document["metadata"]["name"]))
+        rv = self.store.next_rv()
         document["metadata"]["resourceVersion"] = str(rv)
         stored = make_stored(self.registry, resource.storage, document, rv)
         if resource.storage == "services":
-            if old is not None:
-                self.allocator.release(msgspec.json.decode(old.body))
-            self.allocator.hold(document)
+            self.allocator.hold(stored.key, document)
         self.store.put(resource.storage, stored)
         return stored
 
@@ -561,7 +558,7 @@ class Api:
         rv = self.store.next_rv()
         document["metadata"]["resourceVersion"] = str(rv)
         if resource.storage == "services":
-            self.allocator.release(msgspec.json.decode(stored.body))
+            self.allocator.release(stored.key)
         self.store.delete(resource.storage, make_stored(self.registry, resource.storage, document, rv))
 
     def set_status(self, resource: Resource, stored: Stored, status: Json) -> None:

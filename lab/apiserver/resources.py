@@ -99,7 +99,7 @@ def dig(document: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path, or None."""
     value: Any = document
     for part in path.split("."):
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return None
         value = value.get(part)
     return value

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import random
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +26,7 @@ from lab.apiserver.errors import (
 )
 from lab.apiserver.meta import label_causes, label_faults, qualified_faults, subdomain_faults
 from lab.apiserver.rules import IP_DETAIL, PORT, Rule, among, holds, said_by, unique
+from lab.apiserver.store import Key
 
 Json = dict[str, Any]
 
@@ -37,30 +37,30 @@ _POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
 class Allocator:
-    """Which cluster addresses and node ports are held. Changes only through hold() and release()."""
+    """Which cluster addresses and node ports are held, and by whom. Changes only through hold() and release()."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._addresses: Counter[str] = Counter()  # Counted: the old and the new version of a Service overlap.
-        self._ports: Counter[tuple[int, str]] = Counter()
+        self._by: dict[Key, list[Any]] = {}
+        self._taken: set[Any] = set()  # Addresses, and node ports with protocol.
 
-    def hold(self, service: Json) -> None:
-        """Count what a stored Service holds."""
-        self._addresses.update(addresses_of(service))
-        self._ports.update(ports_of(service))
+    def hold(self, key: Key, service: Json) -> None:
+        """Take what the present version of a Service holds."""
+        self.release(key)
+        self._by[key] = held = [*addresses_of(service), *ports_of(service)]
+        self._taken.update(held)
 
-    def release(self, service: Json) -> None:
+    def release(self, key: Key) -> None:
         """Forget what a Service held."""
-        self._addresses -= Counter(addresses_of(service))
-        self._ports -= Counter(ports_of(service))
+        self._taken.difference_update(self._by.pop(key, ()))
 
     def address_taken(self, address: str) -> bool:
         """Whether a Service holds the address."""
-        return address in self._addresses
+        return address in self._taken
 
     def port_taken(self, port: int, protocol: str) -> bool:
         """Whether a Service holds the node port for this protocol."""
-        return (port, protocol) in self._ports
+        return (port, protocol) in self._taken
 
     def free_address(self, family: str) -> str:
         """A free address of the upper part of the range, as the server picks."""
@@ -69,7 +69,7 @@ class Allocator:
         kind = ipaddress.IPv4Address if family == "IPv4" else ipaddress.IPv6Address
         while True:
             address = str(kind(self._rng.randint(first, last)))
-            if address not in self._addresses:
+            if address not in self._taken:
                 return address
 
     def free_port(self, protocols: Iterable[str], beside: set[int]) -> int:
@@ -82,7 +82,7 @@ class Allocator:
         wanted = {*protocols, "TCP"}
 
         def free(port: int) -> bool:
-            return port not in beside and not any((port, p) in self._ports for p in wanted)
+            return port not in beside and not any((port, p) in self._taken for p in wanted)
 
         tries = [self._rng.choice(NODE_PORTS) for _ in range(16)]
         found = next((p for p in tries if free(p)), None) or next((p for p in NODE_PORTS if free(p)), None)

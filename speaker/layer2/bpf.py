@@ -71,6 +71,26 @@ def arp_filter(owned: Iterable[bytes]) -> tuple[Instruction, ...]:
     return _checked(program)
 
 
+def any_arp() -> tuple[Instruction, ...]:
+    """A program that accepts every ARP frame of this link; for moments in which the owned set changes all the time."""
+    return (*_only((LOAD_BYTE, VLAN_TAG_PRESENT, 0), (LOAD_HALF, ETHERTYPE_OFFSET, 0x0806)), _ACCEPTED)
+
+
+def any_ndp() -> tuple[Instruction, ...]:
+    """A program that accepts every neighbour solicitation and advertisement of this link."""
+    return (*_neighbour_discovery(), _ACCEPTED)
+
+
+def _neighbour_discovery() -> list[Instruction]:
+    return [
+        *_only((LOAD_BYTE, VLAN_TAG_PRESENT, 0), (LOAD_HALF, ETHERTYPE_OFFSET, 0x86DD), (LOAD_BYTE, NEXT_HEADER_OFFSET, 58)),
+        Instruction(LOAD_BYTE, 0, 0, ICMP_TYPE_OFFSET),
+        Instruction(JUMP_EQUAL, 2, 0, 135),
+        Instruction(JUMP_EQUAL, 1, 0, 136),
+        _DROPPED,
+    ]
+
+
 def ndp_filter(owned: Iterable[bytes]) -> tuple[Instruction, ...]:
     """A program that accepts neighbour solicitations and advertisements whose target is one of these packed IPv6 addresses."""
     numbers = sorted({int.from_bytes(address, "big") for address in owned})
@@ -78,15 +98,7 @@ def ndp_filter(owned: Iterable[bytes]) -> tuple[Instruction, ...]:
         return (_DROPPED,)
     prefixes = sorted({number >> 32 for number in numbers})
     any_prefix = len(prefixes) > MOST_PREFIXES
-    program = _only(
-        (LOAD_BYTE, VLAN_TAG_PRESENT, 0), (LOAD_HALF, ETHERTYPE_OFFSET, 0x86DD), (LOAD_BYTE, NEXT_HEADER_OFFSET, 58)
-    )
-    program += [
-        Instruction(LOAD_BYTE, 0, 0, ICMP_TYPE_OFFSET),
-        Instruction(JUMP_EQUAL, 2, 0, 135),
-        Instruction(JUMP_EQUAL, 1, 0, 136),
-        _DROPPED,
-    ]
+    program = _neighbour_discovery()
     # Numbers that keep the prefixes further apart than any two addresses below one prefix: gaps between them are closed last.
     place = dict.fromkeys(prefixes, 0) if any_prefix else {prefix: index for index, prefix in enumerate(prefixes)}
     ranges = cover((place[number >> 32] << 33) + (number & 0xFFFFFFFF) for number in numbers)

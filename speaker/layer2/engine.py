@@ -7,6 +7,7 @@ itself. It keeps no state of its own beyond the sockets; what is owned is the re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
@@ -32,6 +33,11 @@ from speaker.layer2.sockets import PacketSocket, Protocol
 from speaker.world import Link
 from telemetry.log import Logger
 
+PRECISE_AT_ONCE = 256
+"""Addresses for which a filter is compiled within a millisecond or two; with more it is not done for every change."""
+PRECISE_AFTER_S = 0.1
+"""How long a large set must have stayed as it is before its filter is compiled."""
+
 
 class Wire(Interface):
     """A raw socket on one interface, as sockets.PacketSocket is."""
@@ -39,8 +45,8 @@ class Wire(Interface):
     def fileno(self) -> int:
         """The descriptor to wait on."""
 
-    def set_targets(self, targets: Sequence[bytes]) -> None:
-        """Let in what is about these packed addresses only; OSError if not all of it can be had."""
+    def set_targets(self, targets: Sequence[bytes], *, roughly: bool = False) -> None:
+        """Let in what is about these packed addresses only, or roughly that; OSError if not all of it can be had."""
 
     def frames(self) -> Iterator[bytes]:
         """What has come in, a bounded number of frames."""
@@ -100,6 +106,8 @@ class Engine:
         self._open: dict[InterfaceName, dict[Protocol, _Open]] = {}
         self._refused: dict[InterfaceName, tuple[Link, str]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._rough: dict[tuple[InterfaceName, Protocol], None] = {}
+        self._rough_timer: asyncio.TimerHandle | None = None
 
     def owned(self) -> Mapping[IPAddress, frozenset[InterfaceName]]:
         """Which address belongs to which interfaces."""
@@ -159,8 +167,12 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._rough_timer is not None:
+            self._rough_timer.cancel()
+            self._rough_timer = None
         for name in sorted(self._open):
             self._close(name)
+        self._responder.handle(Faces({}), self._loop.time())  # Nothing is sent, whoever asks for it now.
 
     def _try_open(self, link: Link, protocol: Protocol) -> bool:
         try:
@@ -186,12 +198,36 @@ class Engine:
         for name in touched:
             answering = tuple(self._responder.answering(name)) if name in self._open else ()
             for protocol, known in self._open.get(name, {}).items():
-                try:
-                    known.socket.set_targets([one for one in answering if len(one) == _PACKED_LENGTHS[protocol]])
-                except OSError as error:
-                    self._log.warning("multicast_group_not_joined", interface=name, error=str(error))
+                self._aim(name, protocol, known, answering)
         self._act(effects)
         self._arm()
+
+    def _aim(self, name: InterfaceName, protocol: Protocol, known: _Open, answering: Sequence[bytes]) -> None:
+        """Set the filter; for many addresses roughly, and precisely when they have stopped changing for a moment."""
+        targets = [one for one in answering if len(one) == _PACKED_LENGTHS[protocol]]
+        roughly = len(targets) > PRECISE_AT_ONCE
+        try:
+            known.socket.set_targets(targets, roughly=roughly)
+        except OSError as error:
+            self._log.warning("multicast_group_not_joined", interface=name, error=str(error))
+        if roughly:
+            self._rough[name, protocol] = None
+            if self._rough_timer is not None:
+                self._rough_timer.cancel()
+            self._rough_timer = self._loop.call_later(PRECISE_AFTER_S, self._aim_precisely)
+
+    def _aim_precisely(self) -> None:
+        """Make one of the rough filters precise; each takes milliseconds, so the next one waits for its turn."""
+        self._rough_timer = None
+        name, protocol = next(iter(self._rough))
+        del self._rough[name, protocol]
+        known = self._open.get(name, {}).get(protocol)
+        if known is not None:
+            length = _PACKED_LENGTHS[protocol]
+            with contextlib.suppress(OSError):  # A group that cannot be joined was reported when it was new.
+                known.socket.set_targets([one for one in self._responder.answering(name) if len(one) == length])
+        if self._rough:
+            self._rough_timer = self._loop.call_later(PRECISE_AFTER_S, self._aim_precisely)
 
     def _arm(self) -> None:
         at = self._responder.wake_at()

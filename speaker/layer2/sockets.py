@@ -16,7 +16,7 @@ from typing import Final
 
 from config.model import InterfaceName
 from speaker.layer2.arp import ETHERTYPE_ARP
-from speaker.layer2.bpf import Instruction, arp_filter, ndp_filter
+from speaker.layer2.bpf import Instruction, any_arp, any_ndp, arp_filter, ndp_filter
 from speaker.layer2.ndp import ETHERTYPE_IPV6, solicited_node
 
 FRAMES_PER_WAKE = 64
@@ -52,6 +52,7 @@ class PacketSocket:
 
     def __init__(self, name: InterfaceName, protocol: Protocol) -> None:
         self._compile = _FILTERS[protocol]
+        self._any = any_arp() if protocol is Protocol.ARP else any_ndp()
         self._groups = Groups(name) if protocol is Protocol.NDP else None
         # Protocol 0 receives nothing: the filter is in place before bind() lets the first frame in.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
@@ -66,14 +67,14 @@ class PacketSocket:
         """The descriptor, for loop.add_reader."""
         return self._socket.fileno()
 
-    def set_targets(self, targets: Sequence[bytes]) -> None:
-        """From now on let in what is about these packed addresses only.
+    def set_targets(self, targets: Sequence[bytes], *, roughly: bool = False) -> None:
+        """From now on let in what is about these packed addresses only; or, if roughly, about any address, which costs less to say.
 
         Raises:
             OSError: not every multicast group could be joined; the filter is in force.
 
         """
-        self._attach(self._compile(targets))
+        self._attach(self._any if roughly else self._compile(targets))
         if self._groups is not None:
             self._groups.want({solicited_node(target) for target in targets})
 

@@ -14,12 +14,11 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from controller.admission import resource_of
 from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.objects import RawObject, Service
-from kube.resources import EVENTS, IP_ADDRESS_POOLS, NAMESPACES, SERVICES, Resource
+from kube.resources import EVENTS, IP_ADDRESS_POOLS, NAMESPACES, SERVICES, Resource, resource_of
 from lab import daemons
 from lab.scenarios.stage import SYSTEM, Stage
 from tests.e2e.conftest import Lab

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from lab import namespaces
 from lab.topology import Machine, Topology
@@ -91,9 +92,27 @@ class Questions:
 
     def ask(self, machine: Machine) -> None:
         """Broadcast: who has the address of this machine?"""
+        self._ask(machine.ip)
+
+    def macs_of(self, address: IPv4Address, *, within_s: float = 0.4) -> frozenset[str]:
+        """The MAC addresses of all who answer for an address in this time."""
+        self._ask(address)
+        found: set[str] = set()
+        ends = time.monotonic() + within_s
+        while (left := ends - time.monotonic()) > 0:
+            self._packets.settimeout(left)
+            try:
+                seen = read_arp(self._packets.recv(2048), at=0.0)
+            except TimeoutError:
+                break
+            if seen is not None and seen.operation == 2 and seen.target == str(self._asker.ip) and seen.sender == str(address):
+                found.add(seen.sender_mac)
+        return frozenset(found)
+
+    def _ask(self, address: IPv4Address) -> None:
         mac = bytes.fromhex(self._asker.mac.replace(":", ""))
         head = b"\xff" * 6 + mac + ETH_P_ARP.to_bytes(2, "big")
-        body = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, mac, self._asker.ip.packed, bytes(6), machine.ip.packed)
+        body = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, mac, self._asker.ip.packed, bytes(6), address.packed)
         self._packets.send(head + body)
 
     def answers_until(self, machine: Machine) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.configuration_state import CONDITION, NAME, STATES, says, status_saying
+from kube.configuration_state import CONTROLLER, STATES, says, status_saying
 from kube.errors import KubeError, NotFound
 from kube.objects import RawObject
 from kube.resources import IP_ADDRESS_POOLS, PODS, Resource
@@ -17,6 +17,7 @@ from tests.unit.controller.cluster import Cluster, a_cluster, until
 
 COMMUNITIES = Resource("metallb.io", "v1beta1", "communities", "Community", RawObject)
 PEERS = Resource("metallb.io", "v1beta2", "bgppeers", "BGPPeer", RawObject)
+NAME, CONDITION = CONTROLLER.name, CONTROLLER.condition
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -159,19 +160,19 @@ async def test_nothing_seems_to_be_missing_while_the_first_lists_come(tmp_path: 
 
 class TestStatus:
     def test_a_time_moves_only_with_its_condition(self) -> None:
-        first = status_saying("a", {}, NOW)
+        first = status_saying("a", {}, NOW, CONDITION)
         later = datetime(2026, 2, 2, tzinfo=UTC)
-        assert status_saying("b", first, later)["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
-        assert status_saying("", first, later)["conditions"][0]["lastTransitionTime"] == "2026-02-02T00:00:00Z"
+        assert status_saying("b", first, later, CONDITION)["conditions"][0]["lastTransitionTime"] == "2026-01-01T00:00:00Z"
+        assert status_saying("", first, later, CONDITION)["conditions"][0]["lastTransitionTime"] == "2026-02-02T00:00:00Z"
 
     def test_conditions_of_others_stay(self) -> None:
         other = {"type": "configReconcilerValid", "status": "True"}
-        assert status_saying("", {"conditions": [other]}, NOW)["conditions"][0] == other
+        assert status_saying("", {"conditions": [other]}, NOW, CONDITION)["conditions"][0] == other
 
     def test_a_status_says_something_only_if_it_is_whole(self) -> None:
-        whole = status_saying("a", {}, NOW)
-        assert says(whole) == "a"
-        assert says({}) is None
-        assert says({**whole, "result": "Valid"}) is None
-        assert says({**whole, "errorSummary": "b"}) is None
-        assert says({**whole, "conditions": []}) is None
+        whole = status_saying("a", {}, NOW, CONDITION)
+        assert says(whole, CONDITION) == "a"
+        assert says({}, CONDITION) is None
+        assert says({**whole, "result": "Valid"}, CONDITION) is None
+        assert says({**whole, "errorSummary": "b"}, CONDITION) is None
+        assert says({**whole, "conditions": []}, CONDITION) is None

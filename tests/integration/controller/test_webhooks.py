@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -82,6 +83,12 @@ async def test_a_profile_in_use_cannot_be_deleted(tmp_path: Path) -> None:
             await hooks.client.delete(PROFILES, "fast", namespace=NAMESPACE)
         await hooks.client.delete(PEERS, "peer", namespace=NAMESPACE)
         await hooks.client.delete(PROFILES, "fast", namespace=NAMESPACE)
+        metrics = (await hooks.cluster.ask("/metrics")).decode()
+        for operation, verdict in (("CREATE", "allowed"), ("DELETE", "refused"), ("DELETE", "allowed")):
+            labels = f'{{kind="BFDProfile",operation="{operation}",verdict="{verdict}"}}'
+            assert f"metallb_controller_webhook_requests_total{labels} 1.0" in metrics
+        (ends,) = re.findall(r"^metallb_controller_webhook_certificate_expiry_timestamp_seconds (\S+)$", metrics, re.MULTILINE)
+        assert 364 < (float(ends) - datetime.now(UTC).timestamp()) / 86400 < 366
 
 
 async def test_peers_are_converted_between_their_versions(tmp_path: Path) -> None:
@@ -163,6 +170,36 @@ async def test_certificates_are_rotated_while_requests_come_in(tmp_path: Path, w
             assert renewal(after, HOST, clock[0]) is Renewal.NOTHING
             for resource, name in ((VALIDATORS, VALIDATORS_NAME), (DEFINITIONS, CONVERTED)):
                 assert base64.b64encode(after.ca).decode() in str((await hooks.client.get(resource, name)).document)
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["deleted", "replaced"])
+async def test_no_request_fails_when_somebody_takes_the_secret_away(tmp_path: Path, other: object) -> None:
+    async with hooked(tmp_path) as hooks:
+        served, log = Served.of(TlsOptions()), get_logger("test")
+        keeper = Keeper(hooks.client, served, log, namespace=NAMESPACE, secret=SECRET, service=SERVICE, trust_s=0.05)
+        async with running(keeper, WebhookServer(hooks.client, served, log, NAMESPACE, "native", hooks.port)):
+            await hooks.until_served()
+            loads, ended = served.loads, asyncio.Event()
+
+            async def write(name: str) -> None:
+                while not ended.is_set():
+                    await hooks.create(COMMUNITIES, name)
+                    await hooks.client.delete(COMMUNITIES, name, namespace=NAMESPACE)
+
+            async with asyncio.TaskGroup() as group:
+                for writer in range(4):
+                    group.create_task(write(f"c-{writer}"))
+                if other:
+                    pair = renewed(None, Renewal.BOTH, HOST, datetime.now(UTC))
+                    await hooks.client.patch(SECRETS, SECRET, {"data": pair.as_data()}, namespace=NAMESPACE)
+                else:
+                    await hooks.client.delete(SECRETS, SECRET, namespace=NAMESPACE)
+
+                async def shown() -> bool:
+                    return served.loads > loads
+
+                assert await until(shown)
+                ended.set()
 
 
 async def test_while_the_controller_is_away_the_failure_policy_decides(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from controller.admission import (
     converted,
     judge,
     request_of,
-    resource_of,
 )
+from kube.resources import resource_of
 from tests.builders import NAMESPACE, a_pool_document, an_l2_document
 
 KINDS = {validator.kind: validator for validator in VALIDATORS.values()}

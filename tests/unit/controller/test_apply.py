@@ -403,4 +403,6 @@ class TestFailures:
             await reconciler.writer.idle()
             assert asked == 10
             assert reconciler.status()["pending_writes"]["default/web"]["failures"] == 1
+            assert reconciler.status()["failed_writes"]["service"] == 1
+            assert (reconciler.standing().pending_writes, reconciler.standing().failures["service"]) == (1, 1)
             assert heard.lines.count("status_write_failed") == 1

@@ -8,6 +8,9 @@ from ipaddress import ip_address
 from config.model import IPAddress, NodeName
 from speaker.joining import (
     ALONE_S,
+    LOST_ANSWER_S,
+    LOST_FOR_S,
+    LOST_RETRY_S,
     REJOIN_S,
     RETRY_S,
     SETTLE_S,
@@ -168,10 +171,11 @@ def a_joined_machine() -> Joining:
 def test_only_missing_pods_are_asked_again_every_minute() -> None:
     machine = a_joined_machine()
     assert until(machine, REJOIN_S * 2.5) == {}
-    machine.handle(members("a b"), 155.0)
-    assert until(machine, REJOIN_S * 3) == {REJOIN_S * 3: [join("c")]}
-    machine.handle(ended("c", answered=False), 181.0)
-    assert until(machine, 245.0) == {181.0 + REJOIN_S: [join("c")]}
+    machine.handle(listed("b c d"), 155.0)
+    machine.handle(ended("d", answered=False), 156.0)
+    assert until(machine, 156.0 + REJOIN_S) == {156.0 + REJOIN_S: [join("d")]}
+    machine.handle(ended("d", answered=False), 220.0)
+    assert until(machine, 285.0) == {220.0 + REJOIN_S: [join("d")]}
 
 
 def test_a_pod_that_appears_later_is_asked_at_once() -> None:
@@ -190,3 +194,40 @@ def test_a_pod_that_is_being_asked_is_not_asked_twice() -> None:
     machine = Joining()
     machine.handle(listed("b"), 0.0)
     assert machine.handle(listed("b c"), 0.1) == [join("c")]
+
+
+def test_a_lost_member_is_asked_for_again_and_again_until_it_is_back() -> None:
+    joining = Joining()
+    joining.handle(PodsListed({address("b"): NodeName("b")}), 0.0)
+    joining.handle(MembersChanged(nodes("a b")), 0.1)
+    joining.handle(JoinEnded(address("b"), answered=True), 0.1)
+    assert joining.handle(MembersChanged(nodes("a")), 10.0) == []
+    asked, now = [], 10.0
+    while now < 20.0:
+        at = joining.wake_at()
+        assert at is not None
+        now = at
+        for effect in joining.tick(now):
+            assert effect == Join((address("b"),), LOST_ANSWER_S)
+            asked.append(now)
+            now += LOST_ANSWER_S
+            joining.handle(JoinEnded(address("b"), answered=False), now)
+    assert asked[0] == 10.0 + LOST_RETRY_S
+    assert len(asked) == 10 / (LOST_RETRY_S + LOST_ANSWER_S)
+    joining.handle(MembersChanged(nodes("a b")), now)
+    at = joining.wake_at()
+    assert at is not None
+    assert joining.tick(at) == []
+    assert joining.wake_at() == at + REJOIN_S
+
+
+def test_a_member_that_was_lost_long_ago_is_asked_for_at_leisure() -> None:
+    joining = Joining()
+    joining.handle(PodsListed({address("b"): NodeName("b")}), 0.0)
+    joining.handle(MembersChanged(nodes("a b")), 0.1)
+    joining.handle(JoinEnded(address("b"), answered=True), 0.1)
+    joining.handle(MembersChanged(nodes("a")), 10.0)
+    late = 10.0 + LOST_FOR_S + 1.0
+    assert joining.tick(late) == [Join((address("b"),))]
+    joining.handle(JoinEnded(address("b"), answered=False), late + 3.0)
+    assert joining.wake_at() == late + 3.0 + REJOIN_S

@@ -89,7 +89,8 @@ class Scene:
         self.links: tuple[Any, ...] = (a_link(),)
         wanted: dict[str, Any] = {"lb_class": "", "honour_exclude_label": True, "excluded": None}
         self.observer = Observer(self.stores, NodeName("a"), **(wanted | settings))
-        for store in (getattr(self.stores, name) for name in self.stores.__slots__):
+        slots = (getattr(self.stores, name) for name in self.stores.__slots__ if name != "bgp")
+        for store in (*slots, *self.stores.bgp.values()):
             store.replace([], lambda one: one)
         self.put(self.stores.nodes, node("a"), node("b"), by=observe.node_fingerprint)
 

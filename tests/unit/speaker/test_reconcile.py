@@ -110,8 +110,8 @@ class Stage:
     def sync(self) -> None:
         """The API server has listed everything."""
         self.put(node("a"), node("b"), pool("default", "192.0.2.0/24"), advertisement("all"))
-        for name in self.stores.__slots__:
-            store = getattr(self.stores, name)
+        slots = (getattr(self.stores, name) for name in self.stores.__slots__ if name != "bgp")
+        for store in (*slots, *self.stores.bgp.values()):
             store.replace(list(store.snapshot().values()), lambda view: view)
         self.dirty.set()
 
@@ -290,6 +290,41 @@ async def test_problems_of_the_configuration_are_logged_once(stage: Stage) -> No
     stage.delete(stage.stores.pools, "metallb-system/torn")
     await stage.settled()
     assert stage.registry.get_sample_value("metallb_k8s_client_config_stale_bool") == 0
+
+
+async def test_an_address_is_announced_while_its_pool_is_broken_and_withdrawn_when_it_is_deleted(stage: Stage) -> None:
+    """The last valid edition is known here: it stays in force, and the broken one changes nothing."""
+    stage.sync()
+    stage.put(service("web", "192.0.2.10"), endpoints("b"))
+    await stage.settled()
+    stage.say()
+    stage.put(pool("default", "nonsense", 2))
+    await stage.settled()
+    assert stage.registry.get_sample_value("metallb_k8s_client_config_stale_bool") == 1
+    assert stage.reconciler.report()["plan"]["owned"] == {"192.0.2.10": ["eth0"]}
+    assert stage.say() == [], "nothing has moved, so nothing is announced again"
+    stage.delete(stage.stores.pools, "metallb-system/default")
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {}
+    assert stage.log.facts("address_withdrawn")[0]["reason"] == "ADDRESS_IN_NO_POOL"
+
+
+async def test_a_speaker_that_starts_beside_a_broken_pool_announces_what_it_gave_and_nothing_else(stage: Stage) -> None:
+    """No valid edition is known: the Service that names the pool keeps its address, whatever it is, until the pool is deleted."""
+    stage.put(pool("torn", "nonsense"))
+    given = {"annotations": {"metallb.io/ip-allocated-from-pool": "torn"}}
+    stage.put(service("web", "198.51.100.7", metadata=given), endpoints("b"))
+    stage.put(service("alien", "198.51.100.8"), endpoints("b", name="alien-1", of="alien"))
+    stage.sync()
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {"198.51.100.7": ["eth0"]}
+    assert stage.reconciler.report()["plan"]["services"]["default/alien"]["reason"] == "ADDRESS_IN_NO_POOL"
+    stage.put(pool("torn", "198.51.100.0/24", 2))
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {"198.51.100.7": ["eth0"], "198.51.100.8": ["eth0"]}
+    stage.delete(stage.stores.pools, "metallb-system/torn")
+    await stage.settled()
+    assert stage.reconciler.report()["plan"]["owned"] == {}
 
 
 async def test_a_turn_of_the_loop_decides_a_bounded_number_of_services(stage: Stage) -> None:

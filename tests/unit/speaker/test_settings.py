@@ -78,16 +78,22 @@ def test_what_cannot_be_used_is_named(arguments: list[str], complaint: str) -> N
         read(arguments, {})
 
 
+def test_the_mode_of_bgp_is_one_that_there_is() -> None:
+    assert read(NODE, {}).bgp_type == "native"
+    assert read(NODE, {"METALLB_BGP_TYPE": "frr-k8s"}).bgp_type == "frr-k8s"
+    with pytest.raises(FlagError, match="METALLB_BGP_TYPE"):
+        read(NODE, {"METALLB_BGP_TYPE": "bird"})
+
+
 def test_options_of_later_features_are_accepted_and_remembered() -> None:
     settings = read(
         [*NODE, "--bgp-debounce-timeout=100", "--frrk8s-secret-passthrough", "--pprof-bind-address=:6060", "--host=x"],
-        {"METALLB_BGP_TYPE": "frr", "FRR_LOGGING_LEVEL": "debug"},
+        {"FRR_LOGGING_LEVEL": "debug"},
     )
     assert {flag.key for flag in settings.not_in_effect} == {
         "bgp-debounce-timeout",
         "frrk8s-secret-passthrough",
         "pprof-bind-address",
-        "METALLB_BGP_TYPE",
         "FRR_LOGGING_LEVEL",
     }
 

@@ -46,7 +46,6 @@ def test_a_reply_says_who_is_where() -> None:
         (question(hwsrc="ff:ff:ff:ff:ff:ff"), Drop.BAD_SENDER),
     ],
 )
-@pytest.mark.parity("Wire > an ARP reply is ignored")
 def test_anything_else_is_dropped_with_a_reason(frame: bytes, drop: Drop) -> None:
     assert arp.read(frame) is drop
 

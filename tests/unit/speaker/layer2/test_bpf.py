@@ -173,3 +173,15 @@ def test_the_last_address_below_a_prefix_and_the_first_below_the_next_are_told_a
     assert run(program, message(IPv6Address("2001:db8::1:0:0")))
     assert not run(program, message(IPv6Address("2001:db8::1:ffff:ffff")))
     assert not run(program, message(IPv6Address("2001:db8::")))
+
+
+def test_the_rough_filters_let_in_every_message_of_their_protocol_and_nothing_else() -> None:
+    for frame in (question(VIP), question(VIP, op=2)):
+        assert run(bpf.any_arp(), frame)
+        assert not run(bpf.any_arp(), frame, vlan=1)
+        assert not run(bpf.any_ndp(), frame)
+    for frame in (message(VIP6), message(VIP6, ICMPv6ND_NA(tgt=str(VIP6)))):
+        assert run(bpf.any_ndp(), frame)
+        assert not run(bpf.any_ndp(), frame, vlan=1)
+        assert not run(bpf.any_arp(), frame)
+    assert not run(bpf.any_ndp(), message(VIP6, ICMPv6ND_RA()))

@@ -12,10 +12,10 @@ from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from config.model import InterfaceName, NodeName
-from speaker.layer2.engine import Engine
+from speaker.layer2.engine import PRECISE_AT_ONCE, Engine
 from speaker.layer2.responder import Claimed
 from speaker.metrics import Metrics
-from tests.builders_speaker import ETH0, MAC, OTHER_MAC, VIP, a_link
+from tests.builders_speaker import ETH0, ETH1, MAC, OTHER_MAC, VIP, a_link
 from tests.wires import Lines, Wires, until
 
 NOWHERE: frozenset[InterfaceName] = frozenset()
@@ -256,3 +256,33 @@ async def test_what_is_owned_can_be_announced_anew(bench: Bench) -> None:
     bench.wires.open["eth0"].said()
     bench.engine.announce([VIP, IPv4Address("192.0.2.99")])
     assert bench.wires.open["eth0"].said() == ANNOUNCED
+
+
+async def test_a_large_set_is_filtered_roughly_while_it_changes_and_precisely_afterwards(bench: Bench) -> None:
+    bench.engine.show((a_link(), a_link("eth1", 3, link_locals=(LINK_LOCAL,))))
+    one, two, six = bench.wires.open["eth0"], bench.wires.open["eth1"], bench.wires.open6["eth1"]
+    for wire in (one, two, six):
+        wire.aimed.clear()
+    everywhere = frozenset({ETH0, ETH1})
+    many = [VIP + offset for offset in range(PRECISE_AT_ONCE + 2)]
+    bench.engine.own(dict.fromkeys(many[:-2], everywhere))
+    assert one.aimed == two.aimed == six.aimed == ["precisely"]
+    for address in many[-2:]:
+        bench.engine.own({address: everywhere})
+    assert one.aimed == two.aimed == ["precisely", "roughly", "roughly"]
+    await until(lambda: one.aimed[-1] == two.aimed[-1] == "precisely", "precise filters")
+    assert one.aimed == two.aimed == ["precisely", "roughly", "roughly", "precisely"]
+    assert one.targets == tuple(address.packed for address in many)
+    bench.engine.own({many[-1]: NOWHERE})
+    bench.engine.show(())
+    await until(lambda: bench.engine._rough == {}, "nothing left to do")
+
+
+async def test_a_closed_engine_says_nothing_more_whoever_asks_it_to(bench: Bench) -> None:
+    bench.engine.own({VIP: frozenset({ETH0})})
+    wire = bench.wires.open["eth0"]
+    wire.said()
+    bench.engine.close()
+    bench.engine.announce([VIP])
+    bench.engine.own({VIP6: frozenset({ETH0})})
+    assert wire.sent == []

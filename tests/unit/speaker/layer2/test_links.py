@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from speaker.layer2.interfaces import why_not
 from speaker.layer2.links import learn, read_link
 from speaker.world import Link
 from tests.builders_speaker import ETH0, MAC
@@ -100,3 +101,48 @@ def test_other_addresses_do_not_matter(other: Mapping[str, Any]) -> None:
 def test_other_messages_change_nothing(strange: Mapping[str, Any]) -> None:
     links = learn({}, message())
     assert learn(links, strange) is links
+
+
+# Kinds of interfaces, as if_link.h and the kernel's drivers describe them to rtnetlink. MASTER and SLAVE are bonding's flags.
+
+LOOPBACK_MAC, POINTOPOINT, MASTER, SLAVE = "00:00:00:00:00:00", 0x10, 0x400, 0x800
+ETHERNET = UP | BROADCAST | RUNNING | MULTICAST | LOWER_UP
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"ifname": "eth0.100", "link": 2, "linkinfo": {"kind": "vlan"}}, None),
+        ({"ifname": "bond0", "flags": ETHERNET | MASTER, "linkinfo": {"kind": "bond"}}, None),
+        ({"ifname": "eth1", "flags": ETHERNET | SLAVE, "master": 7, "linkinfo": {"slave_kind": "bond"}}, "is part of"),
+        ({"ifname": "bond0.200", "link": 7, "flags": ETHERNET | MASTER, "linkinfo": {"kind": "vlan"}}, None),
+        ({"ifname": "br0", "linkinfo": {"kind": "bridge"}}, None),
+        ({"ifname": "eth2", "master": 8, "linkinfo": {"slave_kind": "bridge"}}, "is part of"),
+        ({"ifname": "eth3", "master": 9, "linkinfo": {"slave_kind": "vrf"}}, "is part of"),
+        ({"ifname": "blue", "flags": UP | NOARP | MASTER | LOWER_UP, "linkinfo": {"kind": "vrf"}}, "NOARP"),
+        ({"ifname": "dummy0", "flags": UP | BROADCAST | NOARP | LOWER_UP, "linkinfo": {"kind": "dummy"}}, "NOARP"),
+        ({"ifname": "wg0", "flags": UP | POINTOPOINT | NOARP | LOWER_UP, "address": None}, "NOARP"),
+        ({"ifname": "tun0", "flags": UP | POINTOPOINT | MULTICAST | LOWER_UP, "address": None}, "cannot broadcast"),
+        ({"ifname": "ib0", "address": ":".join(["80"] * 20)}, "has no Ethernet address"),
+        ({"ifname": "macvlan0", "link": 2, "linkinfo": {"kind": "macvlan"}}, None),
+        ({"ifname": "lo", "flags": UP | LOOPBACK | LOWER_UP, "address": LOOPBACK_MAC}, "cannot broadcast"),
+        ({"ifname": "eth4", "flags": BROADCAST | MULTICAST}, "is down"),
+        ({"ifname": "eth5", "flags": UP | BROADCAST | MULTICAST}, None),
+    ],
+    ids=lambda value: value["ifname"] if isinstance(value, dict) else "",
+)
+def test_each_kind_of_interface_is_usable_or_says_why_not(members: dict[str, Any], problem: str | None) -> None:
+    (link,) = learn({}, message(**members)).values()
+    why = why_not(link)
+    assert (why is None) == (problem is None)
+    assert problem is None or problem in str(why)
+
+
+def test_an_interface_that_joins_a_bond_and_leaves_it_again_is_followed() -> None:
+    links = learn(learn({}, message()), address())
+    enslaved = learn(links, message(master=7, flags=ETHERNET | SLAVE, address="02:00:00:00:00:77"))
+    assert why_not(enslaved[2]) == "is part of a bridge, bond or VRF"
+    assert enslaved[2].mac == bytes.fromhex("020000000077")
+    freed = learn(enslaved, message())
+    assert why_not(freed[2]) is None
+    assert freed[2].link_local == IPv6Address(LINK_LOCAL).packed

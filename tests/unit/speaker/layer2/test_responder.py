@@ -354,6 +354,7 @@ def test_our_own_announcements_heard_on_another_interface_are_no_claim() -> None
         assert responder.handle(Heard(ETH0, message), 1.0) == []
 
 
+@pytest.mark.parity("Wire > an ARP reply is ignored")
 def test_claims_of_what_is_not_owned_are_none_of_our_business() -> None:
     responder = a_responder()
     assert responder.handle(Heard(ETH0, ArpReply(OTHER_MAC, VIP.packed)), 1.0) == []
