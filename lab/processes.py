@@ -186,4 +186,12 @@ async def run_beside(running: Running, program: Program, command: Sequence[str])
         return await child.wait()
     finally:
         if child.returncode is None:
-            child.kill()
+            _end_children(child.pid)
+
+
+def _end_children(parent: int) -> None:
+    """Kill the children of a process, which stays to wait for them: unwaited for they would keep their container from ending."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)

@@ -261,3 +261,16 @@ async def test_a_command_beside_a_program_has_its_files_its_user_and_its_capabil
     await running.stop(grace_s=5.0)
     with pytest.raises(ProcessLookupError):
         await processes.run_beside(running, program, ["true"])
+
+
+async def test_a_command_beside_a_program_that_takes_too_long_does_not_keep_the_program_from_ending(tmp_path: Path) -> None:
+    program = a_program(tmp_path, "sleep", "1000")
+    running = await processes.start(program)
+    await until(lambda: running.pid)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await processes.run_beside(running, program, ["sleep", "1000"])
+    assert await processes.run_beside(running, program, ["true"]) == 0
+    running.kill()
+    async with asyncio.timeout(10):
+        await running.wait()
