@@ -33,9 +33,9 @@ from config.values import parse_range
 from controller.plan import Change, Planner
 from controller.world import Service
 from kube import objects
-from kube.auth import Credentials
 from kube.client import EventKind, KubeClient
 from kube.resources import EVENTS, LEASES, NAMESPACES, SERVICES, Resource
+from lab.client import administrator
 
 NAMESPACE: Final = "metallb-system"
 USERS: Final = 16
@@ -166,7 +166,7 @@ async def lab() -> AsyncIterator[Lab]:
     """A fresh lab."""
     with tempfile.TemporaryDirectory() as folder:
         async with api_server(Path(folder) / "api") as (server, ready):
-            client = await KubeClient.connect(Credentials.from_environment(ready["kubeconfig"], environment={}))
+            client = await KubeClient.connect(administrator(ready["kubeconfig"]))
             try:
                 for text in crd.files().values():
                     await client.create(CUSTOM_RESOURCES, yaml.safe_load(text))

@@ -202,7 +202,8 @@ def _wanted_addresses(in_spec: str, annotation: str) -> tuple[tuple[IPAddress, .
         return (), f"{where}: {problem.message}; {problem.remedy}"
     if family_of(wanted) is None:
         return (), f"{where}: {in_spec or annotation!r} must be one address, or one of each IP family"
-    return wanted, ""
+    # As MetalLB ends up writing them: the order of their texts. The first one decides which node announces both.
+    return tuple(sorted(wanted, key=str)), ""
 
 
 def _addresses(texts: Iterable[str]) -> tuple[IPAddress, ...]:

@@ -292,7 +292,8 @@ class Planner:
                     seeking[service.key] = ()
             else:
                 seeking[service.key] = settled
-        self._serve(seeking.keys() | (self._waiting if self.ledger.has_freed else self._waiting_for_quota()), seeking, made)
+        everybody = self.ledger.has_freed or self.ledger.has_moved
+        self._serve(seeking.keys() | (self._waiting if everybody else self._waiting_for_quota()), seeking, made)
         while self._let_go_of_kept(made):
             self._serve(self._waiting, seeking, made)
         self.ledger.forget_freed()

@@ -227,10 +227,10 @@ class _Rules:
             sticky = [self._sticky_chain(service, name, backend) for backend in backends]
             before = [f"{self._family.name} saddr @{chain} goto {chain}" for chain in sticky]
             chains = sticky
-        if len(chains) == 1:
-            return (*before, f"goto {chains[0]}")
-        numbered = ", ".join(f"{number} : goto {chain}" for number, chain in enumerate(chains))
-        return (*before, f"numgen random mod {len(chains)} vmap {{ {numbered} }}")
+        # One rule for each, like kube-proxy's iptables mode: a map for each Service would cost the kernel quadratic time.
+        odds = range(len(chains), 1, -1)
+        by_chance = (f"numgen random mod {left} == 0 goto {chain}" for left, chain in zip(odds, chains, strict=False))
+        return (*before, *by_chance, f"goto {chains[-1]}")
 
     def _sticky_chain(self, service: Service, name: str, backend: Backend) -> str:
         """A chain that remembers the client and sends its connection to a backend; the set of clients has the same name."""

@@ -24,11 +24,10 @@ import msgspec
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kube import resources
-from kube.auth import Credentials
 from kube.errors import AlreadyExists, KubeError
 from kube.objects import ObjectKey
 from lab import control, netns, processes, realapi, topology
-from lab.client import LabClient, micro_timestamp, timestamp
+from lab.client import LabClient, administrator, micro_timestamp, timestamp
 from lab.images import CLONE
 from lab.injector import Injector
 from lab.kinds import LEASES, NODES
@@ -167,7 +166,7 @@ class Supervisor:
             await netns.build(self._topology)
             await self._api.start()
             assert self._api.ready is not None
-            client = await LabClient.connect(Credentials.from_environment(self._api.ready.kubeconfig), user_agent="lab")
+            client = await LabClient.connect(administrator(self._api.ready.kubeconfig), user_agent="lab")
             try:
                 await self._run_cluster(client, on_ready)
             finally:

@@ -8,6 +8,7 @@ can be put on a timeline. With gossip disabled every Node counts as a speaker an
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, assert_never
 
@@ -59,7 +60,7 @@ class Membership:
     """This node's place in the gossip.
 
     `others` gives the running speaker Pods but our own by address, or None before the API server has listed them. `wake` is
-    set by whoever changes what `others` gives. `reunited` is called when a member that was lost without a word is there again: it may
+    set by whoever changes what `others` gives. `reunited` is called when a member that was lost without a word is there again and was not started anew: it may
     have been cut off, and have claimed what is owned here. `died` is told who was declared dead, and how long after the first suspicion.
     """
 
@@ -83,7 +84,7 @@ class Membership:
         self._reunited = reunited
         self._died = died
         self._suspected_at: dict[str, float] = {}
-        self._failed: set[str] = set()
+        self._run = secrets.token_hex(8)
         self._unanswered_said: list[object] = []
         self._fed_macs: frozenset[bytes] = frozenset()
         self._peers = Peers()
@@ -272,9 +273,6 @@ class Membership:
         match event:
             case effects.Joined():
                 self._log.info("member_joined", node=event.member.name, address=str(event.member.address))
-                if event.member.name in self._failed:
-                    self._failed.discard(event.member.name)
-                    self._reunited()
             case effects.Suspected():
                 self._log.info("member_suspected", node=event.member.name, by=event.by)
                 self._suspected_at.setdefault(event.member.name, asyncio.get_running_loop().time())
@@ -288,7 +286,7 @@ class Membership:
                 suspected_at = self._suspected_at.pop(event.member.name, now)
                 if event.cause is effects.Cause.FAILED:
                     self._died(NodeName(event.member.name), now - suspected_at)
-                    self._failed.add(event.member.name)
+                    self._peers.lost(NodeName(event.member.name))
                     self._consider(LostOneMore())
             case effects.Conflicted():
                 self._log.warning("member_name_claimed_twice", node=event.member.name, also_at=str(event.claimed))
@@ -305,21 +303,25 @@ class Membership:
                 self._log.info("gossip_isolation_ended")
                 self._consider(Ended())
             case effects.UserStateReceived():
-                self._peers.learn(event.state, self._present())
+                self._learn(event.state)
                 return
             case effects.MessageReceived():
-                self._peers.learn(event.payload, self._present())
+                self._learn(event.payload)
                 return
             case effects.Updated() | effects.PingCompleted():
                 return  # Metadata decides nothing yet.
         self._recount()
+
+    def _learn(self, card: bytes) -> None:
+        if self._peers.learn(card, self._present()):
+            self._reunited()
 
     def _introduce(self, agent: Agent) -> None:
         """Tell the others which MAC addresses are ours: with every exchange of tables, and at once when they change."""
         macs = self._macs()
         if macs != self._fed_macs:
             self._fed_macs = macs
-            card = peers.encode(self._me, macs)
+            card = peers.encode(self._me, macs, self._run)
             agent.set_user_state(card)
             agent.broadcast(card)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.objects import RawObject
 from kube.resources import (
@@ -25,6 +24,7 @@ from kube.resources import (
     Resource,
 )
 from lab.apiserver.server import Listen, Running, start
+from lab.client import administrator
 
 NAMESPACE = "metallb-system"
 LABELS = {"app": "metallb", "component": "speaker"}
@@ -99,7 +99,7 @@ class Cluster:
 @asynccontextmanager
 async def prepared(kubeconfig: Path) -> AsyncIterator[Cluster]:
     """The cluster behind a kubeconfig, with CRDs and the speaker's namespace."""
-    client = await KubeClient.connect(Credentials.from_environment(str(kubeconfig), environment={}))
+    client = await KubeClient.connect(administrator(kubeconfig))
     try:
         for path in sorted(CRDS.glob("*.yaml")):
             await client.create(CUSTOM_RESOURCES, yaml.safe_load(path.read_text(encoding="utf-8")))

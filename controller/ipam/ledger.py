@@ -100,6 +100,7 @@ class Ledger:
         self._reads_otherwise = False
         self._by_namespace: dict[str, Counter[IPAddress]] = {}
         self._left: set[str] = set()
+        self._moved = False
         self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
@@ -237,8 +238,9 @@ class Ledger:
         self.release(service)
         for address in addresses:
             number, holders = int(address), self._holders[address.version]
-            if not use.key:
+            if not use.key and (address.version, number) in self._freed:
                 self._freed.discard((address.version, number))
+                self._moved = True
             if number not in holders:
                 self._count(address.version, number, 1)
                 self._offer(address, use)
@@ -322,9 +324,18 @@ class Ledger:
         """
         return bool(self._freed) or self._reads_otherwise
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether an address has another holder, or one who shares it differently, since forget_freed.
+
+        Nobody gets anything from that, but who waits for that very address has to be told who is in the way now.
+        """
+        return self._moved
+
     def forget_freed(self) -> None:
         """Everyone who waits has been asked."""
         self._freed.clear()
+        self._moved = False
         self._left.clear()
         self._reads_otherwise = False
 

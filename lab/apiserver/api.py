@@ -517,19 +517,16 @@ class Api:
 
     @staticmethod
     def _preconditions(resource: Resource, stored: Stored, options: DeleteOptions) -> None:
-        name, why = stored.key[1], ""
-        if options.uid and options.uid != stored.uid:
-            why = (
-                f"the UID in the precondition ({options.uid}) does not match the UID in record ({stored.uid}). The object might have "
-                "been deleted and then recreated"
-            )
-        elif options.rv and options.rv != str(stored.rv):
-            why = (
-                f"the ResourceVersion in the precondition ({options.rv}) does not match the ResourceVersion in record ({stored.rv}). "
-                "The object might have been modified"
-            )
-        if why:
-            raise conflict(resource.group, resource.kind, name, why)
+        for asked, held, word, what in (
+            (options.uid, stored.uid, "UID", "deleted and then recreated"),
+            (options.rv, str(stored.rv), "ResourceVersion", "modified"),
+        ):
+            if asked and asked != held:
+                why = (
+                    f"the {word} in the precondition ({asked}) does not match the {word} in record ({held}). The object might have "
+                    f"been {what}"
+                )
+                raise conflict(resource.group, resource.kind, stored.key[1], why)
 
     def _mark(
         self, resource: Resource, stored: Stored, document: Json, finalizers: Sequence[str], grace: int, call: Call

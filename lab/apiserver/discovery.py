@@ -54,67 +54,61 @@ def resource_list(registry: Registry, group: str, version: str) -> Json | None:
         return None
     rows: list[Json] = []
     for resource in served:
-        entry: Json = {
+        entry = {
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced, "kind": resource.kind,
-            "verbs": list(resource.verbs),
+            "verbs": list(resource.verbs), **_also_called(resource),
         }  # fmt: skip
-        if resource.short_names:
-            entry["shortNames"] = list(resource.short_names)
-        if resource.categories:
-            entry["categories"] = list(resource.categories)
         if "list" in resource.verbs:
             entry["storageVersionHash"] = _hash(f"{resource.qualified}/{resource.version}")
         rows.append(entry)
         for name in subresources(resource):
-            kind = _SUB_KINDS.get(name)
-            sub: Json = {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced}
-            if kind and kind[0]:
-                sub |= {"group": kind[0], "version": kind[1]}
-            rows.append(sub | {"kind": kind[2] if kind else resource.kind, "verbs": list(_SUB_VERBS[name])})
+            sub_group, sub_version, kind = _SUB_KINDS.get(name, ("", "", resource.kind))
+            where = {"group": sub_group, "version": sub_version} if sub_group else {}
+            row = {
+                "name": f"{resource.plural}/{name}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                **where,
+                "kind": kind,
+            }
+            rows.append({**row, "verbs": list(_SUB_VERBS[name])})
     out: Json = {"kind": "APIResourceList", "groupVersion": f"{group}/{version}" if group else version, "resources": rows}
     if group:
         out["apiVersion"] = "v1"
     return out
 
 
+def _also_called(resource: Resource) -> Json:
+    names = {"shortNames": list(resource.short_names), "categories": list(resource.categories)}
+    return {name: values for name, values in names.items() if values}
+
+
+def _aggregated_entry(resource: Resource) -> Json:
+    # Built-in kinds leave out the group and version that the entry around them says already.
+    group, version = (resource.group, resource.version) if resource.custom else ("", "")
+    subs = []
+    for name in subresources(resource):
+        sub_group, sub_version, kind = _SUB_KINDS.get(name, (group, version, resource.kind))
+        shown = {"group": sub_group, "version": sub_version if sub_group else "", "kind": kind}
+        subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
+    return {
+        "resource": resource.plural, "responseKind": {"group": group, "version": version, "kind": resource.kind},
+        "scope": "Namespaced" if resource.namespaced else "Cluster", "singularResource": resource.singular,
+        "verbs": list(resource.verbs), **_also_called(resource), **({"subresources": subs} if subs else {}),
+    }  # fmt: skip
+
+
 def aggregated(registry: Registry, groups: Iterable[str], version: str) -> Json:
     """An APIGroupDiscoveryList of the given groups ("" is core)."""
     items = []
     for group in groups:
-        versions = []
-        for group_version in registry.versions(group):
-            resources = []
-            for resource in _of_version(registry, group, group_version):
-                # Built-in kinds leave out the group and version that the entry around them says already.
-                where = {"group": group, "version": group_version} if resource.custom else {"group": "", "version": ""}
-                entry: Json = {
-                    "resource": resource.plural, "responseKind": {**where, "kind": resource.kind},
-                    "scope": "Namespaced" if resource.namespaced else "Cluster", "singularResource": resource.singular,
-                    "verbs": list(resource.verbs),
-                }  # fmt: skip
-                if resource.short_names:
-                    entry["shortNames"] = list(resource.short_names)
-                if resource.categories:
-                    entry["categories"] = list(resource.categories)
-                subs = []
-                for name in subresources(resource):
-                    kind = _SUB_KINDS.get(name)
-                    shown = (
-                        {"group": kind[0], "version": kind[1] if kind[0] else "", "kind": kind[2]}
-                        if kind
-                        else {**where, "kind": resource.kind}
-                    )
-                    subs.append({"subresource": name, "responseKind": shown, "verbs": list(_SUB_VERBS[name])})
-                if subs:
-                    entry["subresources"] = subs
-                resources.append(entry)
-            versions.append({"version": group_version, "resources": resources, "freshness": "Current"})
-        items.append(
+        versions = [
             {
-                "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
-                "versions": versions,
+                "version": v, "resources": [_aggregated_entry(r) for r in _of_version(registry, group, v)], "freshness": "Current",
             }
-        )
+            for v in registry.versions(group)
+        ]  # fmt: skip
+        items.append({"metadata": {**({"name": group} if group else {}), "creationTimestamp": None}, "versions": versions})
     return {"kind": "APIGroupDiscoveryList", "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
 
 

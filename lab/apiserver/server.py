@@ -22,6 +22,7 @@ import signal
 import socket
 import ssl
 import sys
+from asyncio import sslproto
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ from lab.apiserver.watching import Hub
 
 Json = dict[str, Any]
 MAX_BODY_BYTES = 8 * 1024 * 1024
+READ_BUFFER_BYTES = 32 * 1024
 SHUTDOWN_S = 0.5
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
@@ -239,6 +241,8 @@ async def start(listen: Sequence[Listen], state: Path) -> Running:
         OSError: an address cannot be bound.
 
     """
+    # What every connection reserves for reading: 256 KiB, which thousands of watches would not use and pay for.
+    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES
     parts = _assemble(listen, state)
     stack = contextlib.AsyncExitStack()
     stack.callback(parts.api.store.close)

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
-from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SERVICES
 from lab import control, daemons, lifecycle, timeline
+from lab.client import administrator
 from lab.client_machine import ClientMachine, on_client
 from lab.faults import AnyFault
 from lab.paths import LabError, Paths
@@ -56,7 +56,7 @@ class Stage:
     async def opened(cls, where: Paths) -> AsyncIterator[Self]:
         """The lab that is up, as it is."""
         topology = lifecycle.running_topology(where)
-        kube = await KubeClient.connect(Credentials.from_environment(str(where.kubeconfig)), user_agent="lab-scenario")
+        kube = await KubeClient.connect(administrator(where.kubeconfig), user_agent="lab-scenario")
         try:
             async with on_client(topology) as client:
                 yield cls(where, topology, User(where.kubeconfig), kube, client)

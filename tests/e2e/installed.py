@@ -14,12 +14,12 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from kube.auth import Credentials
 from kube.client import KubeClient
 from kube.errors import AlreadyExists, KubeError, NotFound
 from kube.objects import RawObject, Service
 from kube.resources import EVENTS, IP_ADDRESS_POOLS, NAMESPACES, SERVICES, Resource, resource_of
 from lab import daemons
+from lab.client import administrator
 from lab.scenarios.stage import SYSTEM, Stage
 from tests.e2e.conftest import Lab
 
@@ -216,7 +216,7 @@ def addresses(service: Service) -> tuple[str, ...]:
 @asynccontextmanager
 async def opened(lab: Lab) -> AsyncIterator[Installed]:
     """The lab without Services or configuration, before and after."""
-    kube = await KubeClient.connect(Credentials.from_environment(str(lab.paths.kubeconfig)), user_agent="parity")
+    kube = await KubeClient.connect(administrator(lab.paths.kubeconfig), user_agent="parity")
     try:
         found = Installed(lab, kube)
         await found.clear()

@@ -41,3 +41,20 @@ def test_no_test_is_skipped() -> None:
 
 def test_no_page_is_longer_than_the_architecture_allows() -> None:
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200
+
+
+RULES = ROOT / "docs" / "reference" / "assignment.md"
+SHORT = {"U/": "unit/controller/", "I/": "integration/controller/", "E::": "e2e/test_metallb_assignment.py::"}
+
+
+def test_the_tests_that_hold_the_rules_of_assignment_exist() -> None:
+    missing = []
+    named = re.findall(r"`([\w/.]+::\w+)`", RULES.read_text())
+    for name in named:
+        short = next((one for one in SHORT if name.startswith(one)), "")
+        file, _, test = (SHORT.get(short, "") + name.removeprefix(short)).partition("::")
+        path = ROOT / "tests" / file
+        if not path.exists() or not re.search(rf"def {test}\(", path.read_text()):
+            missing.append(name)
+    assert missing == []
+    assert len(named) > 60

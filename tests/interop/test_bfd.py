@@ -8,26 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.interop.peers import BIRD_NS, DEADLINE_S, US, Daemons, run, wait, wired
+
 pytestmark = pytest.mark.needs("root", "vtysh", "bird")
 
 ROOT = Path(__file__).parents[2]
-FRR = Path("/usr/lib/frr")
-PREFIX = f"bfd{os.getpid()}"
-US, FRR_NS, BIRD_NS = f"{PREFIX}us", f"{PREFIX}frr", f"{PREFIX}bird"
-DEADLINE_S = 20.0
 
 FRR_CONFIG = """
 bfd
@@ -82,67 +76,16 @@ WITH_BIRD = [
 ]
 
 
-def run(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-
-@contextmanager
-def wired() -> Iterator[None]:
-    """Three namespaces; cables from ours to the others', dual stack."""
-    made: list[str] = []
-    try:
-        for name in (US, FRR_NS, BIRD_NS):
-            run("ip", "netns", "add", name)
-            made.append(name)
-            run("ip", "-n", name, "link", "set", "lo", "up")
-            run("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
-        for port, there, four, six in (
-            ("frr", FRR_NS, "192.0.2", "2001:db8:1:"),
-            ("bird", BIRD_NS, "198.51.100", "2001:db8:2:"),
-        ):
-            run("ip", "link", "add", port, "netns", US, "type", "veth", "peer", "name", "port", "netns", there)
-            for name, device, host in ((US, port, 10), (there, "port", 1)):
-                run("ip", "-n", name, "addr", "add", f"{four}.{host}/24", "dev", device)
-                run("ip", "-n", name, "addr", "add", f"{six}:{host}/64", "dev", device, "nodad")
-                run("ip", "-n", name, "link", "set", device, "up")
-        yield
-    finally:
-        for name in made:
-            run("ip", "netns", "del", name)
-
-
-class Daemons:
-    """FRR and BIRD, each in its namespace; by name zebra, bfdd, bird."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+class Pair(Daemons):
+    """FRR's bfdd and BIRD."""
 
     def start(self) -> None:
-        shutil.chown(self.folder, "frr", "frrvty")
-        for parent in self.folder.parents[:2]:
-            parent.chmod(0o755)
-        self.start_frr("zebra", "")
-        wait((self.folder / "zserv").exists, "zebra listens")
+        self.start_zebra()
+        self.start_bfdd()
+        self.start_bird(BIRD_CONFIG)
+
+    def start_bfdd(self) -> None:
         self.start_frr("bfdd", FRR_CONFIG, "--bfdctl", str(self.folder / "bfdd.sock"))
-        (self.folder / "bird.conf").write_text(BIRD_CONFIG)
-        socket = str(self.folder / "bird.ctl")
-        self.spawn("bird", BIRD_NS, "bird", "-f", "-c", str(self.folder / "bird.conf"), "-s", socket, "-P", f"{socket}.pid")
-        wait((self.folder / "bird.ctl").exists, "bird listens")
-
-    def start_frr(self, name: str, config: str, *more: str) -> None:
-        path = self.folder / f"{name}.conf"
-        path.write_text(config)
-        files = ("--vty_socket", str(self.folder), "-i", str(self.folder / f"{name}.pid"), "-z", str(self.folder / "zserv"))
-        self.spawn(name, FRR_NS, str(FRR / name), "-u", "frr", "-g", "frr", *files, "-f", str(path), *more)
-
-    def spawn(self, name: str, namespace: str, *words: str) -> None:
-        log = (self.folder / f"{name}.log").open("wb")
-        with log:
-            self.running[name] = subprocess.Popen(["ip", "netns", "exec", namespace, *words], stdout=log, stderr=log)
-
-    def frr(self, command: str) -> str:
-        return run("vtysh", "--vty_socket", str(self.folder), "-c", command)
 
     def frr_states(self) -> dict[tuple[str, bool], str]:
         """(our address, several hops) → state, as bfdd sees it; empty while it cannot be asked."""
@@ -156,24 +99,6 @@ class Daemons:
         """States of all sessions, as BIRD sees them."""
         lines = run("birdc", "-s", str(self.folder / "bird.ctl"), "show bfd sessions").splitlines()
         return [line.split()[2].lower() for line in lines if line.startswith(("198.51.100.10", "2001:db8:2::10"))]
-
-    def stop(self) -> None:
-        for name in ("bfdd", "bird", "zebra"):
-            process = self.running.pop(name, None)
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(10)
-
-
-def wait(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 class Ours:
@@ -252,9 +177,9 @@ def keys(sessions: list[dict[str, Any]]) -> set[tuple[str, bool]]:
 
 
 @pytest.fixture
-def daemons(tmp_path: Path) -> Iterator[Daemons]:
+def daemons(tmp_path: Path) -> Iterator[Pair]:
     with wired():
-        made = Daemons(tmp_path)
+        made = Pair(tmp_path)
         try:
             made.start()
             yield made
@@ -266,7 +191,7 @@ def all_up(sessions: dict[tuple[str, bool], str], count: int) -> bool:
     return len(sessions) == count and set(sessions.values()) == {"up"}
 
 
-async def test_sessions_with_frr_and_bird_come_up_in_all_forms_go_down_for_each_reason_and_come_back(daemons: Daemons) -> None:
+async def test_sessions_with_frr_and_bird_come_up_in_all_forms_go_down_for_each_reason_and_come_back(daemons: Pair) -> None:
     everything = [*WITH_FRR, *WITH_BIRD]
     frr, bird = keys(WITH_FRR), keys(WITH_BIRD)
     async with ours() as us:
@@ -283,7 +208,7 @@ async def test_sessions_with_frr_and_bird_come_up_in_all_forms_go_down_for_each_
         assert {us.last("state")[key]["diagnostic"] for key in frr} == {"detection_time_expired"}
         assert {us.states()[key] for key in bird} == {"up"}
         daemons.running["bfdd"].wait()
-        daemons.start_frr("bfdd", FRR_CONFIG, "--bfdctl", str(daemons.folder / "bfdd.sock"))
+        daemons.start_bfdd()
         await us.until(lambda: all_up(us.states(), 8), "FRR's sessions are back")
 
         # The peer ends a session on purpose.

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from config.model import Config, PoolName, ServiceKey
+from controller.ipam.sharing import ALONE
 from controller.outbox import Write
 from controller.plan import Change, Decision, Outcome, Planner, plan
 from controller.reason import Notice, Reason
@@ -53,6 +54,14 @@ class TestAssigning:
         assert (decision.outcome, decision.reason) == (Outcome.ASSIGNED, Reason.ASSIGNED)
         assert decision.recorded == Recorded(addresses("10.0.0.0"), POOL.pools[next(iter(POOL.pools))].name)
         assert decision.achieved == (Notice("Normal", "IPAllocated", 'Assigned IP ["10.0.0.0"]'),)
+
+    def test_who_waits_for_an_address_is_told_who_is_in_the_way_now(self) -> None:
+        holder = a_service("holder", holds="10.0.0.0", pool="default", sharing_key="k")
+        made = planner(holder, a_service("next", created=5, wants="10.0.0.0", sharing_key="k"))
+        assert "port TCP/80 is already in use" in made.decisions[ServiceKey("default/next")].detail
+        told = change(made, replace(holder, use=ALONE, version="2"))
+        assert "its holder has no sharing key" in told["next"].detail
+        assert set(told) == {"holder", "next"}
 
     def test_waiting_services_are_served_oldest_first(self) -> None:
         made = planner(
@@ -423,6 +432,13 @@ class TestDualStack:
             cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL, holds="10.0.0.3", pool="default", wants="10.0.0.3"
         )
         assert ips(decided(held, DUAL)) == "10.0.0.3"
+
+    def test_a_requested_pair_is_held_in_the_order_of_the_request_and_another_one_as_the_status_has_it(self) -> None:
+        pair = {"cluster_ips": TWO_IPS, "policy": FamilyPolicy.REQUIRE_DUAL}
+        asked = a_service(holds="fc00::1 10.0.0.1", pool="default", wants="10.0.0.1 fc00::1", **pair)  # type: ignore[arg-type]  # one mapping of several types
+        assert ips(decided(asked, DUAL)) == "10.0.0.1 fc00::1"
+        given = a_service(holds="fc00::1 10.0.0.1", pool="default", **pair)  # type: ignore[arg-type]  # as above
+        assert ips(decided(given, DUAL)) == "fc00::1 10.0.0.1"
 
 
 class TestAssumedUntilSeen:

@@ -18,6 +18,7 @@ from memberlist.config import lan
 from memberlist.keyring import Keyring, metallb_key
 from memberlist.messages import State
 from speaker.membership import Membership, agent_config
+from speaker.peers import encode
 from speaker.settings import Gossip
 from telemetry.flags import FlagError
 from tests.builders_speaker import nodes
@@ -303,15 +304,24 @@ async def test_an_isolated_speaker_reads_its_node_until_it_is_answered() -> None
         assert one.reads == 2
 
 
-async def test_the_return_of_a_member_that_was_lost_without_a_word_is_passed_on() -> None:
+async def test_the_return_of_a_member_that_was_cut_off_is_passed_on() -> None:
     one = Node("a", 1, 7946)
     b = effects.Member("b", ip_address("127.0.0.2"), 7946, b"", State.ALIVE, 1)
+    one.member._present = lambda: nodes("a b")  # type: ignore[method-assign]  # No agent runs here.
+
+    def says(run: str) -> None:
+        one.member._heard(
+            effects.UserStateReceived(effects.Endpoint.of("127.0.0.2", 7946), encode(NodeName("b"), [], run), True)
+        )
+
     one.member._heard(effects.Joined(b))
-    one.member._heard(effects.Left(b, effects.Cause.LEFT, "b"))
+    says("one")
+    one.member._heard(effects.Left(b, effects.Cause.FAILED, "a"))
+    assert [node for node, _ in one.deaths] == ["b"]
     one.member._heard(effects.Joined(b))
-    assert one.reunited == 0
+    says("one")
+    assert one.reunited == 1
     one.member._heard(effects.Left(b, effects.Cause.FAILED, "a"))
     one.member._heard(effects.Joined(b))
-    one.member._heard(effects.Joined(b))
+    says("two")
     assert one.reunited == 1
-    assert [node for node, _ in one.deaths] == ["b"]
