@@ -102,7 +102,7 @@ class Injector:
                     result["dead"] = time.monotonic()
                     await self._lost(node)
                 case Freeze(node):
-                    self._kubelets[node].freeze()
+                    await self._kubelets[node].freeze()
                 case ApiStop():
                     await self._api.stop()
             result["at"] = time.monotonic()

@@ -39,6 +39,7 @@ from lab.container import Mount
 from lab.kinds import PODS, Capabilities, Container, Pod, Probe, SecurityContext
 from lab.podspec import Missing, PodError
 from lab.topology import API_PORT, Node, Topology
+from lab.workloads import is_ready
 from telemetry.log import get_logger
 
 SERVICE_ACCOUNT_DIRECTORY: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -126,6 +127,8 @@ class Kubelet:
                 state = self._pods[uid] = _PodState(pod, self._places.pods / uid)
             if state.pod is not pod:
                 state.pod = pod
+                if _reported_ready(state) and not is_ready(pod):  # While the node was silent others said that it is not.
+                    state.reported = None
                 state.changed.set()
         for uid, state in self._pods.items():
             if uid not in mine and state.pod.metadata.deletion_timestamp is None:
@@ -166,9 +169,12 @@ class Kubelet:
         """Let the node run again; the next look() starts its Pods."""
         self.powered = True
 
-    def freeze(self) -> None:
-        """Stop all processes of the node, and act no more."""
+    async def freeze(self) -> None:
+        """Stop all processes of the node, and act no more. A program that is just being started is waited for."""
         self._awake.clear()
+        running = [each.running for state in self._pods.values() for each in state.containers.values() if each.running]
+        while any(each.alive and each.pid is None for each in running):  # noqa: ASYNC110 - A file tells the pid, no event.
+            await asyncio.sleep(0.01)
         processes.signal_all(self._all_pids(), signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -590,6 +596,10 @@ def _cable(pod: Pod) -> str:
 def _gone(pod: Pod) -> Pod:
     """A Pod that the API forgot before we did: treat it as being deleted."""
     return replace(pod, metadata=replace(pod.metadata, deletion_timestamp=timestamp()))
+
+
+def _reported_ready(state: _PodState) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in (state.reported or {}).get("conditions", ()))
 
 
 def _is_going(state: _PodState) -> bool:

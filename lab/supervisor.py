@@ -31,6 +31,7 @@ from lab.client import LabClient, administrator, micro_timestamp, timestamp
 from lab.images import CLONE
 from lab.injector import Injector
 from lab.kinds import LEASES, NODES
+from lab.kinds import Node as NodeObject
 from lab.kubelet import Kubelet, Places
 from lab.leftovers import clear
 from lab.manager import Manager
@@ -45,6 +46,7 @@ from telemetry.tasks import supervise
 
 LOOK_AFTER_NODES_S: Final = 1.0
 LEASE_EVERY: Final = 10
+HEARTBEAT_LIMIT_S: Final = 5.0
 API_START_S: Final = 20.0
 READY_S: Final = 20.0
 
@@ -267,13 +269,21 @@ class Supervisor:
         """Renew the lease of every node that gets through to the API server, and say so of a node that the API believes not to be ready."""
         for beat in itertools.count(1):
             await asyncio.sleep(LOOK_AFTER_NODES_S)
-            for name in self._kubelets.keys() - self._faults.silent():
-                known = mirror.nodes.get(ObjectKey(name))
-                if beat % LEASE_EVERY == 0:
+            names = self._kubelets.keys() - self._faults.silent()
+            due = beat % LEASE_EVERY == 0
+            await asyncio.gather(*(self._heartbeat(name, client, mirror.nodes.get(ObjectKey(name)), due=due) for name in names))
+
+    async def _heartbeat(self, name: str, client: LabClient, known: NodeObject | None, *, due: bool) -> None:
+        """One node's: bounded, because an answer that never comes must not make all nodes look dead."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_LIMIT_S):
+                if due:
                     await self._renew(client, name)
                 if known is not None and not node_is_ready(known):
                     with contextlib.suppress(KubeError):
                         await self._post_status(client, self._topology.node(name))
+        except TimeoutError:
+            log.warning("heartbeat_unanswered", node=name, limit_s=HEARTBEAT_LIMIT_S)
 
     async def _renew(self, client: LabClient, node: str) -> None:
         try:

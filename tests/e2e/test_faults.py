@@ -16,8 +16,11 @@ from pathlib import Path
 import pytest
 from scapy.utils import rdpcap
 
+from kube.auth import Credentials
+from kube.client import KubeClient
 from lab import control, netns
 from lab.__main__ import main
+from lab.kinds import PODS
 from lab.topology import SWITCH
 from tests.e2e.conftest import ROOT, Lab
 from tests.e2e.test_lab import DEADLINE_S, a_deployment, a_service, clean, curl, eventually, until_ready, until_welcome
@@ -208,6 +211,22 @@ def test_a_frozen_node_answers_nothing_but_its_kernel_does_and_thawed_it_goes_on
     say(sound, "thaw", "n1")
     until_welcome(clean, "n2", url["n1"])
     assert {pod["name"] for pod in until_ready(clean, 3)} == {pod["name"] for pod in pods}
+
+
+async def test_a_pod_that_others_called_unready_while_its_node_was_silent_is_reported_again(clean: Lab, sound: Lab) -> None:
+    """What the node controller says of the Pods of a node without heartbeats stands only for as long as the kubelet is silent."""
+    clean.user.apply_documents([a_deployment(replicas=3)])
+    pod = next(pod for pod in until_ready(clean, 3) if pod["node"] == "n1")
+    say(sound, "freeze", "n1")
+    kube = await KubeClient.connect(Credentials.from_environment(str(sound.paths.kubeconfig)), user_agent="test")
+    try:
+        unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+        await kube.patch(PODS, pod["name"], unready, namespace="default", subresource="status")
+    finally:
+        await kube.close()
+    assert len(until_ready(clean, 2)) == 2
+    say(sound, "thaw", "n1")
+    until_ready(clean, 3)
 
 
 def test_a_killed_process_is_started_again_and_others_live_on(clean: Lab) -> None:

@@ -16,7 +16,7 @@ from lab import namespaces
 from lab.topology import Node
 from lab.user import MANIFESTS, CommandError
 from tests.e2e.conftest import Lab
-from tests.e2e.test_lab import a_deployment, a_service, curl, eventually, ready_pods, until_ready, until_welcome
+from tests.e2e.test_lab import a_deployment, a_service, curl, eventually, ready_pods
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
 
@@ -31,15 +31,6 @@ def a_pool(name: str, *ranges: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": SYSTEM},
         "spec": {"addresses": list(ranges)},
     }
-
-
-@pytest.fixture
-def clean(lab: Lab) -> Iterator[Lab]:
-    """The session's lab with the objects of these tests gone afterwards."""
-    yield lab
-    for kind in ("Deployment", "Service"):
-        lab.user.delete(kind, "web", namespace="default")
-    eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["name"].startswith("web-")], "the Pods are gone")
 
 
 @pytest.fixture
@@ -58,39 +49,6 @@ def pool6(lab: Lab) -> Iterator[None]:
     eventually(applied, "the controller lets the API server ask it")
     yield
     lab.user.delete("IPAddressPool", "six", namespace=SYSTEM)
-
-
-@pytest.mark.usefixtures("pool6")
-def test_a_service_of_two_families_is_reached_by_all_its_addresses(clean: Lab) -> None:
-    spec: dict[str, Any] = {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"], "type": "NodePort"}
-    clean.user.apply_documents([a_deployment(replicas=3), a_service(**spec)])
-    until_ready(clean, 3)
-    service = clean.user.get("Service", "web", namespace="default")["spec"]
-    six, four = service["clusterIPs"]
-    node_port = service["ports"][0]["nodePort"]
-    for node in clean.topology.nodes:
-        until_welcome(clean, node.name, f"http://{four}/")
-        until_welcome(clean, node.name, f"http://[{six}]/")
-        until_welcome(clean, "client", f"http://{node.ip}:{node_port}/")
-        until_welcome(clean, "client", f"http://[{node.ip6}]:{node_port}/")
-
-
-@pytest.mark.usefixtures("pool6")
-def test_an_ipv6_load_balancer_address_serves_whoever_sends_it_to_a_node(clean: Lab) -> None:
-    spec: dict[str, Any] = {"ipFamilies": ["IPv6"], "ipFamilyPolicy": "SingleStack", "type": "LoadBalancer"}
-    clean.user.apply_documents([a_deployment(replicas=3), a_service(**spec)])
-    until_ready(clean, 3)
-
-    def address() -> str | None:
-        ingress = clean.user.get("Service", "web", namespace="default")["status"]["loadBalancer"].get("ingress")
-        return str(ingress[0]["ip"]) if ingress else None
-
-    ip = eventually(address, "an IPv6 address")
-    assert ip.startswith("2001:db8:20::10")
-    for node in clean.topology.nodes:  # This test is about the nodes' rules, so it does without an announcement.
-        clean.run_on("client", "ip", "-6", "neigh", "replace", ip, "lladdr", node.mac, "dev", "eth0", "nud", "permanent")
-        until_welcome(clean, "client", f"http://[{ip}]/")
-    clean.run_on("client", "ip", "-6", "neigh", "del", ip, "dev", "eth0")
 
 
 # One Service among others. The servers say who they are and who asked; the client reaches them through node ports.
@@ -279,3 +237,33 @@ def test_datagrams_reach_a_server_and_its_answer_comes_back(served: Lab) -> None
         assert eventually(partial(ask_udp, served, "client", address, port, "hostname"), f"by {address}").startswith("crowd")
     from_a_node = partial(ask_udp, served, "n3", service["clusterIP"], 81, "echo hello")
     assert eventually(from_a_node, "by the cluster IP, from a node") == "hello"
+
+
+# Two families
+
+
+def test_a_service_of_two_families_is_reached_by_all_its_addresses(served: Lab) -> None:
+    service = serve(served, "crowd", ipFamilyPolicy="RequireDualStack", ipFamilies=["IPv6", "IPv4"])
+    (six, four), (port, _) = service["clusterIPs"], node_ports(service)
+    for node in served.topology.nodes:
+        for machine, host in ((node.name, f"{four}"), (node.name, f"[{six}]")):
+            eventually(partial(curl, served, machine, f"http://{host}/hostname"), f"{machine} is answered by {host}")
+        for host in (f"{node.ip}", f"[{node.ip6}]"):
+            eventually(partial(curl, served, "client", f"http://{host}:{port}/hostname"), f"the client is answered by {host}")
+
+
+@pytest.mark.usefixtures("pool6")
+def test_an_ipv6_load_balancer_address_serves_whoever_sends_it_to_a_node(served: Lab) -> None:
+    spec = {"ipFamilies": ["IPv6"], "ipFamilyPolicy": "SingleStack", "type": "LoadBalancer"}
+    served.user.apply_documents([a_service("crowd", ports=PORTS, **spec)])
+
+    def address() -> str | None:
+        ingress = served.user.get("Service", "crowd", namespace="default")["status"]["loadBalancer"].get("ingress")
+        return str(ingress[0]["ip"]) if ingress else None
+
+    ip = eventually(address, "an IPv6 address")
+    assert ip.startswith("2001:db8:20::10")
+    for node in served.topology.nodes:  # This test is about the nodes' rules, so it does without an announcement.
+        served.run_on("client", "ip", "-6", "neigh", "replace", ip, "lladdr", node.mac, "dev", "eth0", "nud", "permanent")
+        eventually(partial(curl, served, "client", f"http://[{ip}]/hostname"), f"an answer through {node.name}")
+    served.run_on("client", "ip", "-6", "neigh", "del", ip, "dev", "eth0")

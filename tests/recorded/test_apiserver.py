@@ -23,7 +23,7 @@ AT_ONCE = 6  # Most of a replay is waiting for watches to end.
 FLOOR = {
     "authorization": (33, 33), "crd-lifecycle": (29, 31), "crd-objects": (88, 90), "crd-versions": (29, 29), "deletion": (36, 40),
     "discovery": (24, 28), "endpointslices": (20, 21), "errors": (47, 49), "events": (39, 39), "health": (10, 10),
-    "ingresses": (15, 15), "leases": (15, 15), "lists": (51, 52), "locking": (22, 24), "namespaces": (20, 20), "nodes": (15, 16),
+    "ingresses": (15, 15), "leases": (15, 15), "lists": (51, 52), "locking": (22, 24), "namespaces": (19, 20), "nodes": (15, 16),
     "patches": (73, 73), "pods": (27, 28), "secrets-configmaps": (22, 22), "services": (83, 83), "services-status": (29, 29),
     "tables": (42, 43), "watches": (40, 40), "webhookconfigurations": (19, 19), "workloads": (10, 10),
 }  # fmt: skip
