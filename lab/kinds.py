@@ -88,13 +88,21 @@ class EnvVar(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     value_from: EnvSource | None = None
 
 
-class HttpGet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A header of a request."""
+
+    name: str
+    value: str = ""
+
+
+class HttpGet(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A probe that asks for a page; 200 to 399 is good."""
 
     port: int | str
     path: str = "/"
     host: str = ""
     scheme: str = "HTTP"
+    http_headers: tuple[Header, ...] | None = None
 
 
 class TcpSocket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,9 +112,16 @@ class TcpSocket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str = ""
 
 
-class Probe(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """How to find out whether a container is ready. Times in seconds."""
+class Exec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A probe that runs a command in the container; status 0 is good."""
 
+    command: tuple[str, ...] = ()
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How to find out how a container is. Times in seconds. Exactly one of the actions."""
+
+    exec: Exec | None = None
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     initial_delay_seconds: int = 0
@@ -162,7 +177,19 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     ports: tuple[ContainerPort, ...] | None = None
     volume_mounts: tuple[VolumeMount, ...] | None = None
     readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    startup_probe: Probe | None = None
     security_context: SecurityContext | None = None
+
+
+class Toleration(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Taints that a Pod bears: those of a key (all keys when empty), an effect (all when empty) and, with Equal, a value."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: int | None = None
 
 
 class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -176,6 +203,8 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     service_account_name: str = ""
     termination_grace_period_seconds: int = 30
     node_selector: dict[str, str] | None = None
+    restart_policy: str = "Always"
+    tolerations: tuple[Toleration, ...] | None = None
     security_context: PodSecurityContext = PodSecurityContext()
 
 
@@ -286,12 +315,13 @@ class Lease(View, frozen=True, kw_only=True):
     spec: LeaseSpec = LeaseSpec()
 
 
-class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Keeps Pods off a node."""
+class Taint(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Keeps Pods off a node; with the effect NoExecute, those that run there too."""
 
     key: str
     effect: str
     value: str = ""
+    time_added: str | None = None
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,8 +5,8 @@ each; the task makes the Pod's network and volumes, starts its containers (lab.i
 surroundings), probes them, restarts them, reports the Pod's status, and takes all of it away when the Pod is deleted.
 
 What differs from a real kubelet: a readiness probe is repeated every 0.2 s until it succeeds for the first time; the first
-restart comes after 0.1 s, later ones after at most 1 s; liveness probes are not run; init containers, projected volumes and
-exec probes are refused, and the Pod says so in its status. A container sees the machine's files, but of the lab's only those of
+restart comes after 0.1 s, later ones after at most 1 s; init containers, projected volumes and grpc probes are refused, and
+the Pod says so in its status. A container sees the machine's files, but of the lab's only those of
 its own Pod.
 
 power_off() is what a power cut does to a node: everything dies at once and nothing is reported any more. freeze() stops all
@@ -21,7 +21,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -33,7 +33,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from kube import resources
 from kube.errors import KubeError, NotFound
 from kube.objects import ObjectKey
-from lab import images, namespaces, netns, podspec, processes
+from lab import images, netns, podspec, probes, processes
 from lab.client import LabClient, timestamp
 from lab.container import Mount
 from lab.kinds import PODS, Capabilities, Container, Pod, Probe, SecurityContext
@@ -73,6 +73,11 @@ class _ContainerState:
     started_at: str = ""
     restarts: int = 0
     ready: bool = False
+    started: bool = False
+    finished: bool = False
+    """It has ended, and its restartPolicy leaves it at that."""
+    before: dict[str, Any] = field(default_factory=dict)
+    """How it ended the last time, as the API says it."""
     waiting: tuple[str, str] | None = ("ContainerCreating", "")
     last_exit: int | None = None
 
@@ -311,8 +316,6 @@ class Kubelet:
     ) -> processes.Program:
         """How to start a container."""
         assert state.network is not None
-        if container.readiness_probe is not None:
-            podspec.probe_target(container, container.readiness_probe, pod_ip=_ip(state))  # Refuse it before it runs.
         pod, here, host_ip = state.pod, state.directory / container.name, str(self.node.ip)
         who = podspec.identity(pod, container) if command.as_written else podspec.Identity(0, (0,))
         here.mkdir(exist_ok=True)
@@ -365,7 +368,7 @@ class Kubelet:
         known = state.containers[container.name]
         pause_s = FIRST_RESTART_S
         loop = asyncio.get_running_loop()
-        while not _is_going(state):
+        while not _is_going(state) and not known.finished:
             await self._awake.wait()
             try:
                 if known.running is None or not known.running.alive:
@@ -377,64 +380,91 @@ class Kubelet:
                 continue
             begun = loop.time()
             known.started_at, known.waiting = timestamp(), None
-            known.ready = container.readiness_probe is None
+            known.started = container.startup_probe is None
+            known.ready = known.started and container.readiness_probe is None
             state.changed.set()
             async with asyncio.TaskGroup() as group:
-                probing = None
-                if container.readiness_probe is not None:
-                    probe = self._probe(state, container, container.readiness_probe)
-                    probing = group.create_task(probe, name=f"probe {state.pod.key}/{container.name}")
+                health = self._watch_health(state, container, program)
+                probing = group.create_task(health, name=f"probes {state.pod.key}/{container.name}")
                 known.last_exit = await known.running.wait()
-                if probing is not None:
-                    probing.cancel()
-            known.running, known.ready = None, False
+                probing.cancel()
+            known.running, known.ready, known.started = None, False, False
             if _is_going(state):
                 return
-            log.warning("container_ended", pod=state.pod.key, container=container.name, status=known.last_exit)
-            known.restarts += 1
-            known.waiting = ("CrashLoopBackOff", f"ended with status {known.last_exit}; back-off {pause_s:.1f}s")
+            known.before = _terminated(known)
+            policy = state.pod.spec.restart_policy
+            known.finished = policy == "Never" or (policy == "OnFailure" and known.last_exit == 0)
+            if not known.finished:
+                log.warning("container_ended", pod=state.pod.key, container=container.name, status=known.last_exit)
+                known.restarts += 1
+                known.waiting = ("CrashLoopBackOff", f"ended with status {known.last_exit}; back-off {pause_s:.1f}s")
             state.changed.set()
             pause_s = FIRST_RESTART_S if loop.time() - begun > STEADY_AFTER_S else min(LONGEST_RESTART_S, 2 * pause_s)
             await asyncio.sleep(pause_s)
 
-    async def _probe(self, state: _PodState, container: Container, probe: Probe) -> None:
-        """Keep a container's readiness up to date."""
+    async def _watch_health(self, state: _PodState, container: Container, program: processes.Program) -> None:
+        """Run a container's probes: first whether it has started, then whether it lives and is ready."""
         known = state.containers[container.name]
-        address, port = podspec.probe_target(container, probe, pod_ip=_ip(state))
-        await asyncio.sleep(probe.initial_delay_seconds)
-        failures = successes = 0
-        while True:
-            path = None if probe.http_get is None else probe.http_get.path
-            good = await self._try(address, port, path, limit_s=float(probe.timeout_seconds))
-            if not self._awake.is_set():  # The node slept meanwhile: this tells nothing.
-                await self._awake.wait()
-                continue
-            failures, successes = (0, successes + 1) if good else (failures + 1, 0)
-            ready = known.ready
-            if successes >= probe.success_threshold:
-                ready = True
-            elif failures >= probe.failure_threshold:
-                ready = False
+        if container.startup_probe is not None:
+            if not await self._first_verdict(state, container, program, container.startup_probe):
+                await self._end_unhealthy(state, container, "startup")
+                return
+            known.started, known.ready = True, container.readiness_probe is None
+            state.changed.set()
+        async with asyncio.TaskGroup() as group:
+            if container.liveness_probe is not None:
+                group.create_task(self._keep_alive(state, container, program, container.liveness_probe), name="liveness")
+            if container.readiness_probe is not None:
+                group.create_task(self._keep_ready(state, container, program, container.readiness_probe), name="readiness")
+
+    async def _first_verdict(
+        self, state: _PodState, container: Container, program: processes.Program, probe: Probe, *, wanted: bool | None = None
+    ) -> bool:
+        """The first thing that a probe settles; with `wanted` the first time that it settles this."""
+        verdicts = self._verdicts(state, container, program, probe)
+        return await anext(verdict async for verdict in verdicts if wanted is None or verdict == wanted)
+
+    async def _keep_alive(self, state: _PodState, container: Container, program: processes.Program, probe: Probe) -> None:
+        await self._first_verdict(state, container, program, probe, wanted=False)
+        await self._end_unhealthy(state, container, "liveness")
+
+    async def _end_unhealthy(self, state: _PodState, container: Container, probe: str) -> None:
+        log.warning("container_unhealthy", pod=state.pod.key, container=container.name, probe=probe)
+        running = state.containers[container.name].running
+        if running is not None:
+            await running.stop(grace_s=float(state.pod.spec.termination_grace_period_seconds))
+
+    async def _keep_ready(self, state: _PodState, container: Container, program: processes.Program, probe: Probe) -> None:
+        known = state.containers[container.name]
+        async for ready in self._verdicts(state, container, program, probe, eager=True):
             if ready != known.ready:
                 known.ready = ready
                 state.changed.set()
-            await asyncio.sleep(probe.period_seconds if known.ready else min(EAGER_PROBE_S, probe.period_seconds))
 
-    async def _try(self, address: str, port: int, path: str | None, *, limit_s: float) -> bool:
-        """Whether a probe, sent from the node, is answered well."""
-        loop = asyncio.get_running_loop()
-        try:
-            with namespaces.tcp_socket(self._places.topology.netns(self.node.name)) as connection:
-                async with asyncio.timeout(limit_s):
-                    await loop.sock_connect(connection, (address, port))
-                    if path is None:
-                        return True
-                    request = f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: kube-probe/1.31\r\nConnection: close\r\n\r\n"
-                    await loop.sock_sendall(connection, request.encode())
-                    words = (await loop.sock_recv(connection, 4096)).split(maxsplit=2)
-                    return len(words) > 1 and words[1].isdigit() and 200 <= int(words[1]) < 400
-        except (OSError, TimeoutError):
-            return False
+    async def _verdicts(
+        self, state: _PodState, container: Container, program: processes.Program, probe: Probe, *, eager: bool = False
+    ) -> AsyncIterator[bool]:
+        """What a probe settles, again and again. An eager one does not wait its period while it is bad."""
+        known = state.containers[container.name]
+        network = self._places.topology.netns(self.node.name)
+        if probe.exec is not None:
+            target = probes.Target(network, command=probe.exec.command, program=program, running=known.running)
+        else:
+            address, port = podspec.probe_target(container, probe, pod_ip=_ip(state))
+            target = probes.Target(network, address, port)
+        streak = probes.Streak(probe, state=False)
+        await asyncio.sleep(probe.initial_delay_seconds)
+        while True:
+            good = await probes.attempt(probe, target)
+            if not self._awake.is_set():  # The node slept meanwhile: this tells nothing.
+                await self._awake.wait()
+                continue
+            verdict = streak.note(good=good)
+            if verdict is not None:
+                yield verdict
+            await asyncio.sleep(
+                min(EAGER_PROBE_S, probe.period_seconds) if eager and not streak.state else probe.period_seconds
+            )
 
     async def _refresh_volumes(self, state: _PodState) -> None:
         """Let changes of Secrets and ConfigMaps reach the files, as a kubelet does after a while."""
@@ -516,7 +546,7 @@ def _status(state: _PodState, *, host_ips: tuple[str, str]) -> dict[str, Any]:
         )
     addresses = [str(each) for each in state.addresses or ()] if state.network is not None else []
     return {
-        "phase": "Running" if began else "Pending",
+        "phase": _phase(state, began=began),
         "hostIP": host_ips[0],
         "hostIPs": [{"ip": each} for each in host_ips],
         **({"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]} if addresses else {}),
@@ -524,6 +554,18 @@ def _status(state: _PodState, *, host_ips: tuple[str, str]) -> dict[str, Any]:
         "conditions": conditions,
         "containerStatuses": containers,
     }
+
+
+def _phase(state: _PodState, *, began: bool) -> str:
+    if state.containers and all(each.finished for each in state.containers.values()):
+        return "Failed" if any(each.last_exit for each in state.containers.values()) else "Succeeded"
+    return "Running" if began else "Pending"
+
+
+def _terminated(known: _ContainerState) -> dict[str, Any]:
+    """How a container has just ended."""
+    reason = "Error" if known.last_exit else "Completed"
+    return {"exitCode": known.last_exit, "reason": reason, "startedAt": known.started_at, "finishedAt": timestamp()}
 
 
 def _container_status(container: Container, known: _ContainerState) -> dict[str, Any]:
@@ -535,10 +577,14 @@ def _container_status(container: Container, known: _ContainerState) -> dict[str,
         "image": container.image,
         "imageID": f"lab://{images.repository(container.image)}",
         "ready": known.ready,
-        "started": running,
+        "started": known.started,
         "restartCount": known.restarts,
-        "state": {"running": {"startedAt": known.started_at}} if running else {"waiting": detail},
-        "lastState": {},
+        "state": {"running": {"startedAt": known.started_at}}
+        if running
+        else {"terminated": known.before}
+        if known.finished
+        else {"waiting": detail},
+        "lastState": {"terminated": known.before} if known.before and not known.finished else {},
     }
 
 

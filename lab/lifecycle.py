@@ -27,6 +27,7 @@ END_S: Final = 20.0
 _PROGRAMS: Final = {
     "nsenter": "util-linux",
     "setsid": "util-linux",
+    "setpriv": "util-linux",
     "ip": "iproute2",
     "nft": "nftables",
     NGINX: "nginx-light",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,7 @@ import msgspec
 from kube.errors import Conflict, KubeError, NotFound
 from kube.objects import EndpointSlice, ObjectKey, View
 from kube.resources import ENDPOINT_SLICES, Resource
-from lab import workloads
+from lab import taints, workloads
 from lab.client import LabClient, timestamp
 from lab.kinds import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Node, Pod
 from lab.mirror import Mirror
@@ -74,6 +75,7 @@ class Manager:
         owners: Iterable[View] = (*self._mirror.deployments.snapshot().values(), *self._mirror.daemon_sets.snapshot().values())
         for pod in workloads.orphans(pods, owners):
             await self._delete_pod(pod)
+        await self._taint(nodes, pods)
         for pod, node in workloads.place(self._pods(), nodes):
             if await self._try(self._client.bind(pod, node)):
                 self._bound[pod.metadata.uid] = node
@@ -185,6 +187,17 @@ class Manager:
             overdue = now - self._renewed[node.metadata.name][1] > workloads.NODE_GRACE_S
             if overdue and workloads.condition(node.status.conditions, "Ready") != "Unknown":
                 await self._declare_unreachable(node)
+
+    async def _taint(self, nodes: Sequence[Node], pods: Sequence[Pod]) -> None:
+        """Give nodes the taints that follow from their state, and take away the Pods that do not bear them."""
+        for node in nodes:
+            wanted = taints.wanted(node, now=timestamp())
+            if wanted != (node.spec.taints or ()):
+                patch = {"spec": {"taints": [msgspec.to_builtins(taint) for taint in wanted] or None}}
+                await self._try(self._client.patch(NODES, node.metadata.name, patch))
+        for pod in taints.evicted(pods, nodes, now=datetime.now(UTC)):
+            log.warning("pod_evicted", pod=pod.key, node=pod.spec.node_name)
+            await self._delete_pod(pod)
 
     async def _declare_unreachable(self, node: Node) -> None:
         log.warning("node_not_ready", node=node.metadata.name)

@@ -117,7 +117,9 @@ async def _connect(topology: Topology, machine: Machine) -> None:
             # The Service rules rewrite the destination, but the kernel looks for a route before they see a local packet.
             await route.route("add", dst=str(SERVICE_NETWORK), oif=link, scope="link")
             await route.route("add", dst=str(SERVICE_NETWORK6), oif=link)
-            await route.link("add", ifname=POD_BRIDGE, kind="bridge")
+            # A MAC address of its own: a bridge without one takes the lowest of its ports, so with every Pod that came or went
+            # the others would send to an address that is no longer there until their neighbour entries had timed out.
+            await route.link("add", ifname=POD_BRIDGE, kind="bridge", address=f"0a{machine.mac[2:]}")
             bridge = await _index(route, POD_BRIDGE)
             await _add_address(route, bridge, IPv4Interface((machine.pod_gateway, machine.pod_network.prefixlen)))
             await _add_address(route, bridge, IPv6Interface((machine.pod_gateway6, machine.pod_network6.prefixlen)))

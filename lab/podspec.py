@@ -100,11 +100,21 @@ def check(pod: Pod) -> None:
         for mount in container.volume_mounts or ():
             if mount.name not in names:
                 raise PodError(f"container {container.name!r} mounts {mount.name!r}, but spec.volumes has no such volume")
-        probe = container.readiness_probe
-        if probe is not None and probe.http_get is None and probe.tcp_socket is None:
-            raise PodError(f"container {container.name!r}, readinessProbe: the lab offers httpGet and tcpSocket")
-        if probe is not None and probe.http_get is not None and probe.http_get.scheme != "HTTP":
-            raise PodError(f"container {container.name!r}, readinessProbe: the lab's httpGet speaks HTTP only")
+        for kind, probe in probes_of(container).items():
+            if probe.http_get is None and probe.tcp_socket is None and probe.exec is None:
+                raise PodError(f"container {container.name!r}, {kind}: the lab offers httpGet, tcpSocket and exec")
+            if probe.exec is None:
+                probe_target(container, probe, pod_ip="")  # Refuse a port without a name before anything runs.
+
+
+def probes_of(container: Container) -> Mapping[str, Probe]:
+    """A container's probes by the name of their field."""
+    found = {
+        "startupProbe": container.startup_probe,
+        "livenessProbe": container.liveness_probe,
+        "readinessProbe": container.readiness_probe,
+    }
+    return {kind: probe for kind, probe in found.items() if probe is not None}
 
 
 def identity(pod: Pod, container: Container) -> Identity:

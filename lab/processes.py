@@ -159,3 +159,39 @@ def _space(process: Path) -> Path | None:
         return (process / "ns" / "pid").readlink()
     except OSError:
         return None
+
+
+async def run_beside(running: Running, program: Program, command: Sequence[str]) -> int:
+    """Run a command inside a started program's surroundings, as its user and with its capabilities; returns the status.
+
+    Raises:
+        OSError: the program does not run.
+
+    """
+    if (pid := running.pid) is None:
+        raise ProcessLookupError("the program has ended")
+    bounds = "-all" if program.capabilities is not None else "+all"
+    keep = [f"+{name.lower()}" for name in program.capabilities or ()]
+    others = ["--groups", ",".join(map(str, program.groups[1:]))] if program.groups[1:] else ["--clear-groups"]
+    words = [
+        *("nsenter", "--target", str(pid), "--mount", "--net", "--pid", "--"),
+        *("setpriv", "--no-new-privs", "--bounding-set", ",".join((bounds, *keep))),
+        *("--reuid", str(program.user), "--regid", str(program.groups[0]), *others, "--", *command),
+    ]
+    quiet = asyncio.subprocess.DEVNULL
+    child = await asyncio.create_subprocess_exec(
+        *words, env={"PATH": BASE_PATH, **program.env}, cwd="/", stdin=quiet, stdout=quiet, stderr=quiet
+    )
+    try:
+        return await child.wait()
+    finally:
+        if child.returncode is None:
+            _end_children(child.pid)
+
+
+def _end_children(parent: int) -> None:
+    """Kill the children of a process, which stays to wait for them: unwaited for they would keep their container from ending."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+        for child in children.split():
+            os.kill(int(child), signal.SIGKILL)

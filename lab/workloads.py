@@ -17,7 +17,8 @@ import msgspec
 
 from config.kinds.meta import Condition, OwnerReference
 from kube.objects import EndpointSlice, Service, ServicePort, View
-from lab.kinds import DaemonSet, Deployment, Node, Pod
+from lab import taints
+from lab.kinds import DaemonSet, Deployment, Node, Pod, Toleration
 
 TEMPLATE_HASH_LABEL: Final = "pod-template-hash"
 REVISION_LABEL: Final = "controller-revision-hash"
@@ -206,7 +207,10 @@ def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[
     """What a DaemonSet needs. `pods` are all Pods of its namespace. One old Pod at a time is replaced."""
     spec = daemon_set.spec
     hash_now = template_hash(spec.template)
-    selector = (spec.template.get("spec") or {}).get("nodeSelector") or {}
+    template = spec.template.get("spec") or {}
+    selector = template.get("nodeSelector") or {}
+    lost = tuple(Toleration(key=key, operator="Exists") for key in taints.OURS)
+    tolerations = (*lost, *msgspec.convert(template.get("tolerations") or (), tuple[Toleration, ...]))
     eligible = {
         node.metadata.name: node
         for node in sorted(nodes, key=lambda node: node.metadata.name)
@@ -216,10 +220,13 @@ def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[
     on_node: dict[str, list[Pod]] = {}
     for pod in sorted(owned, key=_most_useful_first):
         on_node.setdefault(pod.spec.node_name, []).append(pod)
-    create, delete, current = [], [], []
-    for name in eligible:
+    create, delete, current, kept_off = [], [], [], 0
+    for name, node in eligible.items():
         here = on_node.pop(name, [])
         if not here:
+            if taints.keep_off(tolerations, node):
+                kept_off += 1
+                continue
             create.append(_pod_body(daemon_set, "DaemonSet", spec.template, {REVISION_LABEL: hash_now}, node=name))
             continue
         staying = [pod for pod in here if not is_going(pod)]
@@ -230,18 +237,18 @@ def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[
     if spec.update_strategy.type != "OnDelete":
         old = [pod for pod in current if pod not in updated]
         delete += [pod for pod in old if not is_ready(pod)]
-        if len(current) == len(eligible) and all(map(is_ready, current)):
+        if len(current) == len(eligible) - kept_off and all(map(is_ready, current)):
             delete += [pod for pod in old if is_ready(pod)][:1]
     ready = sum(map(is_ready, current))
     status = {
         "observedGeneration": daemon_set.metadata.generation,
-        "desiredNumberScheduled": len(eligible),
+        "desiredNumberScheduled": len(eligible) - kept_off,
         "currentNumberScheduled": len(current),
         "numberMisscheduled": 0,
         "numberReady": ready,
         **({"updatedNumberScheduled": len(updated)} if updated else {}),
         **({"numberAvailable": ready} if ready else {}),
-        **({"numberUnavailable": len(eligible) - ready} if len(eligible) > ready else {}),
+        **({"numberUnavailable": len(eligible) - kept_off - ready} if len(eligible) - kept_off > ready else {}),
     }
     return Rollout(tuple(create), tuple(delete), status)
 
@@ -272,6 +279,7 @@ def place(pods: Iterable[Pod], nodes: Iterable[Node]) -> list[tuple[Pod, str]]:
             node.metadata.name
             for node in open_nodes
             if all((node.metadata.labels or {}).get(k) == v for k, v in (pod.spec.node_selector or {}).items())
+            and not taints.keep_off(pod.spec.tolerations or (), node)
         ]
         if not fitting:
             continue

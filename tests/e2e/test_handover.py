@@ -8,6 +8,7 @@ request must be good, also those that start in the very moment of the move. (On 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -27,6 +28,8 @@ pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180
 
 EXCLUDE = "node.kubernetes.io/exclude-from-external-load-balancers"
 EVERY_S = 0.005
+LONG = os.environ.get("METALLB_LONG_TESTS") == "1"
+"""Restart every speaker; else the first."""
 DEADLINE_S = 30.0
 SEEN_LATE_S = 0.05
 """By which the client's program may note one thing later than another that happened at the same time."""
@@ -70,9 +73,11 @@ class Watched:
     def _unowned(self) -> list[Attempt]:
         """Requests that failed although they were not cut off by a move, two or more in a row.
 
-        On a busy machine a single one may run into the client's limit of 250 ms; while nobody has the address all fail.
+        On a busy machine a single one may run into the client's limit of 250 ms; while nobody has the address all fail. "No
+        route to host" is an answer of the owner's kernel (an ICMP message of the node, in captures): the address has an owner.
         """
-        inert = [one for one in sorted(self.stage.client.attempts, key=lambda one: one.start) if not self._cut(one)]
+        asked = sorted(self.stage.client.attempts, key=lambda one: one.start)
+        inert = [one for one in asked if not self._cut(one) and one.detail != os.strerror(errno.EHOSTUNREACH)]
         return [two for one, two in pairwise(inert) if not one.good and not two.good]
 
     def _cut(self, attempt: Attempt) -> bool:
@@ -158,11 +163,11 @@ def speaker_of(stage: Stage, node: str) -> int:
     return int(pid)
 
 
-async def test_all_speakers_can_be_restarted_in_turn_without_losing_a_request(lab: Lab) -> None:
+async def test_speakers_can_be_restarted_in_turn_without_losing_a_request(lab: Lab) -> None:
     async with watched(lab) as moving:
         stage = moving.stage
         async with moving.no_request_lost():
-            for node in stage.topology.nodes:
+            for node in stage.topology.nodes if LONG else stage.topology.nodes[:1]:
                 os.kill(speaker_of(stage, node.name), signal.SIGTERM)
                 await asyncio.sleep(0)
                 await stage.settled_owner(moving.service)

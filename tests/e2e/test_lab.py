@@ -304,6 +304,13 @@ def test_a_node_without_power_is_not_ready_after_the_grace_period_and_again_when
         eventually(lambda: not clean.status()["nodes"]["n3"]["ready"], "n3 is not ready", limit_s=60.0)
         until_ready(clean, 2)
 
+        def taints() -> set[str]:
+            spec = clean.user.get("Node", "n3", namespace="")["spec"]
+            return {f"{taint['key']}:{taint['effect']}" for taint in spec.get("taints", ())}
+
+        lost = {f"node.kubernetes.io/unreachable:{effect}" for effect in ("NoSchedule", "NoExecute")}
+        eventually(lambda: taints() == lost, "n3 has the taints of a lost node")
+
         def endpoints() -> dict[str, bool]:
             slices = clean.user.list("EndpointSlice", namespace="default")
             return {
@@ -317,4 +324,5 @@ def test_a_node_without_power_is_not_ready_after_the_grace_period_and_again_when
     finally:
         clean.command("restore", "n3")
     eventually(lambda: clean.status()["nodes"]["n3"]["ready"], "n3 is ready again")
+    eventually(lambda: taints() == set(), "n3 has no taint any more")
     until_ready(clean, 3)

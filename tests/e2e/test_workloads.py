@@ -8,7 +8,7 @@ import pytest
 
 from lab.user import MANIFESTS
 from tests.e2e.conftest import Lab
-from tests.e2e.test_lab import eventually
+from tests.e2e.test_lab import a_deployment, eventually, ready_pods
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
 
@@ -43,3 +43,42 @@ def test_a_pod_sees_its_own_files_and_nobody_elses(lab: Lab) -> None:
     eventually(lambda: list(state.iterdir()) == [state / "pods"], "of the lab's files only the Pods' directory is there")
     (own,) = (state / "pods").iterdir()
     assert own.name in str(lab.status()["pods"])
+
+
+def test_probes_decide_whether_a_pod_is_ready_and_whether_it_is_started_again(lab: Lab) -> None:
+    def flag(name: str, *words: str) -> dict[str, object]:
+        return {"exec": {"command": ["test", *words, f"/run/flags/{name}"]}, "periodSeconds": 1, "failureThreshold": 1}
+
+    container = {
+        "startupProbe": flag("started", "-e") | {"failureThreshold": 60},
+        "livenessProbe": flag("dead", "!", "-e"),
+        "readinessProbe": flag("ready", "-e"),
+        "volumeMounts": [{"name": "flags", "mountPath": "/run/flags"}],
+    }
+    volumes = [{"name": "flags", "emptyDir": {}}]
+    lab.user.apply_documents([a_deployment("probed", container=container, volumes=volumes)])
+
+    def status() -> dict[str, object]:
+        (pod,) = (pod for pod in lab.user.list("Pod", namespace="default") if pod["metadata"]["name"].startswith("probed-"))
+        found: dict[str, object] = pod["status"]["containerStatuses"][0]
+        return found
+
+    try:
+        eventually(lambda: lab.pids("probed-"), "it runs")
+        (directory,) = (pod["directory"] for pod in lab.status()["pods"] if pod["name"].startswith("probed-"))
+        flags = Path(directory) / "volumes" / "flags"
+        assert status()["started"] is False
+        (flags / "started").touch()
+        eventually(lambda: status()["started"], "it has started")
+        assert not ready_pods(lab, "probed")
+        (flags / "ready").touch()
+        eventually(lambda: ready_pods(lab, "probed"), "it is ready")
+        (flags / "dead").touch()
+        eventually(lambda: status()["restartCount"] == 1, "it was started again")
+        (flags / "dead").unlink()
+        (flags / "ready").unlink()
+        eventually(lambda: not ready_pods(lab, "probed"), "it is not ready")
+        assert status()["lastState"]["terminated"]["reason"] == "Completed"  # type: ignore[index]
+    finally:
+        lab.user.delete("Deployment", "probed", namespace="default")
+        eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["name"].startswith("probed-")], "it is gone")

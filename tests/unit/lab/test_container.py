@@ -242,3 +242,35 @@ async def test_a_read_only_root_leaves_only_volumes_to_write_to(tmp_path: Path) 
     assert said.splitlines()[:2] == ["volume", "null"]
     assert said.count("Read-only file system") == 2
     assert (tmp_path / "volume" / "x").exists()
+
+
+async def test_a_command_beside_a_program_has_its_files_its_user_and_its_capabilities(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir(mode=0o777)
+    (tmp_path / "volume").chmod(0o777)
+    mounts = [Mount(source=str(tmp_path / "volume"), target="/run/lab-test", read_only=False)]
+    program = a_program(
+        tmp_path, "sleep", "1000", mounts=mounts, user=65534, groups=(7, 8), capabilities=("NET_RAW",), keep=(tmp_path,)
+    )
+    running = await processes.start(program)
+    pid = await until(lambda: running.pid)
+    await until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    said = tmp_path / "volume" / "said"
+    script = "(id -u; id -G; grep -E 'CapBnd|CapEff' /proc/self/status) > /run/lab-test/said; exit 3"
+    assert await processes.run_beside(running, program, ["sh", "-c", script]) == 3
+    assert said.read_text().splitlines() == ["65534", "7 8", f"CapEff:\t{0:016x}", f"CapBnd:\t{1 << 13:016x}"]
+    await running.stop(grace_s=5.0)
+    with pytest.raises(ProcessLookupError):
+        await processes.run_beside(running, program, ["true"])
+
+
+async def test_a_command_beside_a_program_that_takes_too_long_does_not_keep_the_program_from_ending(tmp_path: Path) -> None:
+    program = a_program(tmp_path, "sleep", "1000")
+    running = await processes.start(program)
+    await until(lambda: running.pid)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await processes.run_beside(running, program, ["sleep", "1000"])
+    assert await processes.run_beside(running, program, ["true"]) == 0
+    running.kill()
+    async with asyncio.timeout(10):
+        await running.wait()

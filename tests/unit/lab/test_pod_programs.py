@@ -165,8 +165,8 @@ def test_secret_data_is_base64_and_config_map_data_is_text() -> None:
         ({"initContainers": [{"name": "i"}]}, "initContainers"),
         ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "'v': the lab offers secret"),
         ({"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}, "has no such volume"),
-        ({"containers": [{"name": "c", "readinessProbe": {"exec": {"command": ["true"]}}}]}, "httpGet and tcpSocket"),
-        ({"containers": [{"name": "c", "readinessProbe": {"httpGet": {"port": 1, "scheme": "HTTPS"}}}]}, "HTTP only"),
+        ({"containers": [{"name": "c", "livenessProbe": {"grpc": {"port": 1}}}]}, "livenessProbe: the lab offers httpGet"),
+        ({"containers": [{"name": "c", "startupProbe": {"httpGet": {"port": "http"}}}]}, "names port 'http'"),
     ],
 )
 def test_a_pod_that_the_lab_would_run_differently_is_refused(spec: dict[str, Any], words: str) -> None:
