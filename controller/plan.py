@@ -292,8 +292,9 @@ class Planner:
                     seeking[service.key] = ()
             else:
                 seeking[service.key] = settled
-        everybody = self.ledger.has_freed or self.ledger.has_moved
-        self._serve(seeking.keys() | (self._waiting if everybody else self._waiting_for_quota()), seeking, made)
+        self._serve(seeking.keys() | (self._waiting if self.ledger.has_freed else self._waiting_for_quota()), seeking, made)
+        if self.ledger.has_moved or self.quotas:  # Who is still without was told what stood in the way then.
+            self._serve(self._waiting, seeking, made)
         while self._let_go_of_kept(made):
             self._serve(self._waiting, seeking, made)
         self.ledger.forget_freed()
@@ -484,7 +485,7 @@ class Planner:
         self.ledger.claim(service.key, found.addresses, service.use)
         back = found.addresses == self.memory.of_deleted(service.key)
         quoted = " ".join(f'"{address}"' for address in found.addresses)
-        return Decision(
+        decision = Decision(
             service=service.key,
             outcome=Outcome.ASSIGNED,
             reason=Reason.ASSIGNED,
@@ -493,6 +494,11 @@ class Planner:
             happened=said,
             achieved=(Notice("Normal", "IPAllocated", f"Assigned IP [{quoted}]"), *_deprecations(service)),
         )
+        if not back or len(found.addresses) == len(service.cluster_ips):
+            return decision
+        self._waiting.add(service.key)  # It had one address when it was deleted, and prefers two now.
+        both = self._second_address(service, decision)
+        return replace(both, happened=said, achieved=tuple(dict.fromkeys((*decision.achieved, *both.achieved))))
 
     def _allocation(self, service: Service) -> Allocation | Refusal:
         family = family_of(service.cluster_ips)

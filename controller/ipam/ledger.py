@@ -241,7 +241,9 @@ class Ledger:
             if not use.key and (address.version, number) in self._freed:
                 self._freed.discard((address.version, number))
                 self._moved = True
-            if number not in holders:
+            if number in holders:
+                self._moved = True
+            else:
                 self._count(address.version, number, 1)
                 self._offer(address, use)
             holders[number] = (*holders.get(number, ()), service)
@@ -326,7 +328,7 @@ class Ledger:
 
     @property
     def has_moved(self) -> bool:
-        """Whether an address has another holder, or one who shares it differently, since forget_freed.
+        """Whether an address has another holder, one more, or one who shares it differently, since forget_freed.
 
         Nobody gets anything from that, but who waits for that very address has to be told who is in the way now.
         """

@@ -63,6 +63,14 @@ class TestAssigning:
         assert "its holder has no sharing key" in told["next"].detail
         assert set(told) == {"holder", "next"}
 
+    def test_who_waits_for_an_address_is_told_of_everybody_who_shares_it(self) -> None:
+        first = a_service("first", holds="10.0.0.0", pool="default", sharing_key="k")
+        made = planner(first, a_service("next", created=5, wants="10.0.0.0"))
+        second = a_service("second", created=9, wants="10.0.0.0", sharing_key="k", ports="TCP/81")
+        told = change(made, second)
+        assert ips(told["second"]) == "10.0.0.0"
+        assert "in use by default/first, default/second" in told["next"].detail
+
     def test_waiting_services_are_served_oldest_first(self) -> None:
         made = planner(
             a_service("late", created=3), a_service("early", created=1), a_service("b", created=2), a_service("a", created=2)
