@@ -253,7 +253,7 @@ async def test_a_command_beside_a_program_has_its_files_its_user_and_its_capabil
     )
     running = await processes.start(program)
     pid = await until(lambda: running.pid)
-    await until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    await until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", b"1000"])
     said = tmp_path / "volume" / "said"
     script = "(id -u; id -G; grep -E 'CapBnd|CapEff' /proc/self/status) > /run/lab-test/said; exit 3"
     assert await processes.run_beside(running, program, ["sh", "-c", script]) == 3
