@@ -494,9 +494,12 @@ class Planner:
             happened=said,
             achieved=(Notice("Normal", "IPAllocated", f"Assigned IP [{quoted}]"), *_deprecations(service)),
         )
-        if not back or len(found.addresses) == len(service.cluster_ips):
+        if len(found.addresses) == len(service.cluster_ips) or service.wanted_addresses:
             return decision
-        self._waiting.add(service.key)  # It had one address when it was deleted, and prefers two now.
+        self._waiting.add(service.key)
+        if not back:
+            return decision
+        # It had one address when it was deleted, and prefers two now.
         both = self._second_address(service, decision)
         return replace(both, happened=said, achieved=tuple(dict.fromkeys((*decision.achieved, *both.achieved))))
 
