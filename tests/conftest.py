@@ -54,16 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this kernel or machine does not offer, and count it."""
-    left_out = config.stash[LEFT_OUT]
     kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
     for item in items:
         asked = {what for marker in item.iter_markers("offered") for what in marker.args}
         missing = sorted(what for what in asked if not OFFERED[what][1]())
-        left_out.update(f"not offered by this {OFFERED[what][0]}: {what}" for what in missing[:1])
-        if not missing:
-            kept.append(item)
-    if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        config.stash[LEFT_OUT].update(f"not offered by this {OFFERED[what][0]}: {what}" for what in missing[:1])
+        (dropped if missing else kept).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
         items[:] = kept
 
 

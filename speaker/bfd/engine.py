@@ -57,7 +57,7 @@ class Engine:
         self.hub = Hub(random.random, lambda: secrets.randbits(32))
         self._on_report = on_report
         self._on_fault = on_fault
-        self._listening: list[socket.socket] = []
+        self._listening: dict[socket.socket, int] = {}  # With the port of each.
         self._sending: dict[Path, socket.socket] = {}
         self._faults: dict[Path, str] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +85,7 @@ class Engine:
         except OSError:
             made.close()
             raise
-        self._listening.append(made)
+        self._listening[made] = port
         asyncio.get_running_loop().add_reader(made, self._readable, made, port)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Engine:
 
     def _tick(self) -> None:
         self._timer = None
-        for listening, port in zip(self._listening, map(_port_of, self._listening), strict=True):
+        for listening, port in self._listening.items():
             self._readable(listening, port)  # What came while this process did not run must not be taken for silence.
         self._carry_out(self.hub.tick(self._now()))
 
@@ -183,10 +183,6 @@ class Engine:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _port_of(listening: socket.socket) -> int:
-    return int(listening.getsockname()[1])
 
 
 def _datagram(data: bytes, ancillary: list[tuple[int, int, bytes]], source: str, port: int) -> Datagram:

@@ -10,17 +10,15 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from config.model import IPAddress
 from speaker.bfd.packet import PacketError, Refusal, State, decode, encode
 from speaker.bfd.session import Change, Changed, Disable, Effect, Ended, Ignored, Received, Send, Session, Timers
 
 SINGLE_HOP_PORT: Final = 3784
 MULTIHOP_PORT: Final = 4784
 TTL: Final = 255
-
-IPAddress = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)

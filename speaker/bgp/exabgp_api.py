@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from speaker.bgp.model import Family, IPAddress, NeighborKey, Prefix, Route
+from config.model import IPAddress
+from speaker.bgp.model import Family, NeighborKey, Prefix, Route
 
 PREFIXES_PER_LINE: Final = 100
 LINE_MAX: Final = 1024 * 1024

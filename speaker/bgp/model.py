@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
-from config.model import Community
+from config.model import Community, IPAddress
 
-IPAddress = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from config.model import IPAddress
 from speaker.bgp import exabgp_api as api
-from speaker.bgp.model import Family, IPAddress, Neighbor, NeighborKey, Prefix, Route
+from speaker.bgp.model import Family, Neighbor, NeighborKey, Prefix, Route
 
 WINDOW: Final = 500
 """Commands that may be unanswered at a time."""
@@ -100,8 +101,8 @@ class State:
 class _Asked:
     """A command that waits for its acknowledgement."""
 
-    key: NeighborKey | None
-    prefixes: tuple[Prefix, ...] = ()
+    key: NeighborKey
+    prefixes: tuple[Prefix, ...]
 
 
 class Sessions:
@@ -221,7 +222,7 @@ class Sessions:
         if not self._asked:
             return []
         asked = self._asked.popleft()
-        state = None if asked.key is None else self._states.get(asked.key)
+        state = self._states.get(asked.key)
         if state is None:
             return []
         state.unanswered -= 1

@@ -33,7 +33,6 @@ PING_EVERY_S: Final = 10.0
 PING_LIMIT_S: Final = 5.0
 RELOAD_AGAIN_S: Final = 0.03
 RELOAD_LIMIT_S: Final = 5.0
-_F_SETPIPE_SZ: Final = 1031
 _PIPE_BYTES: Final = 1024 * 1024
 _ENVIRONMENT: Final = {
     "exabgp_api_cli": "false",
@@ -199,7 +198,7 @@ class Supervisor:
             raise LostError("its helper brought no pipes")
         ours_in, ours_out = (os.fdopen(one, mode, buffering=0) for one, mode in zip(descriptors, ("rb", "wb"), strict=True))
         with contextlib.suppress(OSError):  # More than a user may have: the default size does as well, with less reserve.
-            fcntl.fcntl(ours_in, _F_SETPIPE_SZ, _PIPE_BYTES)
+            fcntl.fcntl(ours_in, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         reader = asyncio.StreamReader(limit=api.LINE_MAX)
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), ours_in)
         transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, ours_out)

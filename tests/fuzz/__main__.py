@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.fuzz.runs import drive
+
 ROOT = Path(__file__).parents[2]
 _COUNT = 50_000
-_REPORT_EVERY = 100_000
 
 
 def resident_mib() -> float:
@@ -42,20 +42,16 @@ def main(words: Sequence[str] | None = None) -> int:
     if asked.input is not None:
         sys.stdout.write(f"{readers.feed(bytes.fromhex(asked.input))} readers made sense of it\n")
         return 0
-    corpus = Corpus(asked.seed)
-    count = _COUNT if asked.count is None else asked.count
-    started, read = time.monotonic(), 0
-    for number in range(1, count + 1):
-        data = corpus.next()
-        try:
-            read += readers.feed(data)
-        except BaseException:
-            sys.stdout.write(f"input {number} of seed {asked.seed}: {data.hex()}\n")
-            raise
-        if number % _REPORT_EVERY == 0 or number == count:
-            rate = number / (time.monotonic() - started)
-            sys.stdout.write(f"{number} inputs, {read} readings made sense, {rate:.0f}/s, {resident_mib():.1f} MiB resident\n")
-            sys.stdout.flush()
+    corpus, read = Corpus(asked.seed), 0
+
+    def feed(data: bytes) -> None:
+        nonlocal read
+        read += readers.feed(data)
+
+    drive(
+        _COUNT if asked.count is None else asked.count, asked.seed, corpus.next, feed, bytes.hex,
+        lambda rate: f"{read} readings made sense, {rate}, {resident_mib():.1f} MiB resident",
+    )  # fmt: skip
     return 0
 
 

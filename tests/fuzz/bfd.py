@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,11 +17,11 @@ from typing import Final
 from speaker.bfd.hub import SINGLE_HOP_PORT, TTL, Datagram, Hub, Path, Wanted
 from speaker.bfd.packet import ControlPacket, PacketError, State, decode, encode
 from speaker.bfd.session import Timers
+from tests.fuzz.runs import drive
 
 PEER: Final = ip_address("192.0.2.1")
 HERE: Final = ip_address("192.0.2.10")
 _CHANGES_MAX: Final = 4
-_REPORT_EVERY: Final = 100_000
 
 
 def _from_peer(state: State, your: int) -> bytes:
@@ -117,17 +116,11 @@ def main(words: Sequence[str] | None = None) -> int:
     made.add_argument("--count", type=int, default=50_000)
     made.add_argument("--seed", type=int, default=0)
     asked = made.parse_args(words)
-    target, started = Target(asked.seed), time.monotonic()
-    for number in range(1, asked.count + 1):
-        data = target.next()
-        try:
-            target.feed(data)
-        except BaseException:
-            sys.stdout.write(f"input {number} of seed {asked.seed}: {data.hex()}\n")
-            raise
-        if number % _REPORT_EVERY == 0 or number == asked.count:
-            rate = number / (time.monotonic() - started)
-            sys.stdout.write(f"{number} inputs, {target.outcome.refused} refused, {target.outcome.read} read, {rate:.0f}/s\n")
+    target = Target(asked.seed)
+    drive(
+        asked.count, asked.seed, target.next, target.feed, bytes.hex,
+        lambda rate: f"{target.outcome.refused} refused, {target.outcome.read} read, {rate}",
+    )  # fmt: skip
     return 0
 
 

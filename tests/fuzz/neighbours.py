@@ -11,7 +11,6 @@ import random
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -26,6 +25,7 @@ from speaker.layer2 import arp, ndp
 from speaker.layer2.links import FAILURES, learn
 from speaker.layer2.responder import Claimed, Face, Faces, Heard, Own, Responder, SendFrame
 from speaker.world import Link
+from tests.fuzz.runs import drive
 
 ETH0: Final = InterfaceName("eth0")
 MAC: Final = bytes.fromhex("020000000001")
@@ -33,7 +33,6 @@ ASKER: Final = "02:00:00:00:00:aa"
 VIP: Final = IPv4Address("192.0.2.10")
 VIP6: Final = IPv6Address("2001:db8::10")
 _CHANGES_MAX: Final = 4
-_REPORT_EVERY: Final = 100_000
 _NETLINK_SHARE: Final = 0.05
 """pyroute2 takes half a millisecond for a link."""
 
@@ -208,19 +207,11 @@ def main(words: Sequence[str] | None = None) -> int:
     made.add_argument("--count", type=int, default=50_000)
     made.add_argument("--seed", type=int, default=0)
     asked = made.parse_args(words)
-    target, started = Target(asked.seed), time.monotonic()
-    for number in range(1, asked.count + 1):
-        data, netlink = target.next()
-        try:
-            target.feed(data, netlink=netlink)
-        except BaseException:
-            kind = "netlink" if netlink else "frame"
-            sys.stdout.write(f"input {number} of seed {asked.seed}: {kind} {data.hex()}\n")
-            raise
-        if number % _REPORT_EVERY == 0 or number == asked.count:
-            rate = number / (time.monotonic() - started)
-            sys.stdout.write(f"{number} inputs, {target.outcome}, {rate:.0f}/s\n")
-            sys.stdout.flush()
+    target = Target(asked.seed)
+    drive(
+        asked.count, asked.seed, target.next, lambda made: target.feed(made[0], netlink=made[1]),
+        lambda made: f"{'netlink' if made[1] else 'frame'} {made[0].hex()}", lambda rate: f"{target.outcome}, {rate}",
+    )  # fmt: skip
     return 0
 
 
