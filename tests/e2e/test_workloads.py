@@ -99,11 +99,11 @@ def test_a_pod_that_gets_the_address_of_another_one_is_reached_by_its_node_at_on
     try:
         lab.user.apply_documents([a_deployment("stays")])
         node, _ = the_node("stays")
-        there = {"nodeSelector": {"kubernetes.io/hostname": node}}
-        lab.user.apply_documents([a_deployment("goes", **there)])
+        there = {"kubernetes.io/hostname": node}
+        lab.user.apply_documents([a_deployment("goes", nodeSelector=there)])
         before = the_node("goes")
         delete("goes")
-        lab.user.apply_documents([a_deployment("comes", **there)])
+        lab.user.apply_documents([a_deployment("comes", nodeSelector=there)])
         assert the_node("comes") == before
     finally:
         for name in ("stays", "goes", "comes"):
