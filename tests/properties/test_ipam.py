@@ -162,7 +162,8 @@ def test_step_by_step_leads_where_a_full_plan_stays(config: Config, steps: list[
         assert {key: one.recorded for key, one in full.items()} == {key: one.recorded for key, one in planner.decisions.items()}
         for key, one in full.items():
             if one.outcome is Outcome.REFUSED:
-                assert (planner.decisions[key].outcome, planner.decisions[key].reason) == (Outcome.REFUSED, one.reason)
+                said = planner.decisions[key]
+                assert (said.outcome, said.reason, said.detail) == (Outcome.REFUSED, one.reason, one.detail)
 
 
 ORDERS = st.permutations([(name, edition) for name in range(5) for edition in range(3)])
