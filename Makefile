@@ -12,7 +12,7 @@ memberlist/awareness.py,memberlist/broadcast.py,memberlist/config.py,memberlist/
 memberlist/exchange.py,memberlist/keyring.py,memberlist/lzw.py,memberlist/members.py,memberlist/messages.py,memberlist/outbox.py,\
 memberlist/isolation.py,memberlist/judge.py,memberlist/lag.py,memberlist/limits.py,memberlist/loss.py,memberlist/marker.py,\
 memberlist/measures.py,memberlist/pace.py,memberlist/profiles.py,memberlist/rtt.py,memberlist/watch.py,kube/lease.py,\
-lab/dataplane.py,lab/ruleset.py,lab/ingress/nginx.py,lab/ingress/routing.py,lab/ingress/settings.py,\
+lab/dataplane.py,lab/deployments.py,lab/endpoints.py,lab/ruleset.py,lab/workloads.py,lab/ingress/nginx.py,lab/ingress/routing.py,lab/ingress/settings.py,\
 lab/chaos/plan.py,lab/chaos/verdicts.py,lab/faults.py,lab/frames.py,lab/picture.py,lab/timeline.py,memberlist/packet.py,memberlist/probe.py,memberlist/push_pull.py,memberlist/streams.py,memberlist/suspicion.py,memberlist/wire.py
 
 set-up:
