@@ -344,21 +344,24 @@ async def restart(lab: Lab, count: int) -> None:
     async with following(lab) as addresses:
         await addresses.until(lambda: len(addresses.got) >= count)
         name = f"new{count}"
-        begun = time.perf_counter()
-        async with Writes(lab) as written, lab.controller() as controller:
-            await lab.create(name)
-            await addresses.until(lambda: name in addresses.got)
-            took_s, used_s = time.perf_counter() - begun, controller.cpu_s
-            await until_ready(lab)
-            goal = {1000: "<= 1.5 s", 10_000: "<= 3 s"}.get(count, "")
-            say(f"{count} Services present: start to address of a new one", f"{took_s:.2f} s", goal)
-            say(f"{count} Services present: controller CPU until then", f"{used_s:.2f} s")
-            await asyncio.sleep(2.0)
-            others = (
-                written.count("Service", "IPAddressPool", "ConfigurationState") - 2
-            )  # The new one, and its pool's counters.
-            say(f"{count} Services present: other writes after it", str(others), "0")
-            say(f"{count} Services present: memory after a restart", f"{controller.rss_mib:.0f} MiB")
+        async with Writes(lab) as written:  # Which lists everything: its own work is no part of the start.
+            server_cpu_s, user_cpu_s, begun = lab.server.cpu_s, own_cpu_s(), time.perf_counter()
+            async with lab.controller() as controller:
+                await lab.create(name)
+                await addresses.until(lambda: name in addresses.got)
+                took_s, used_s = time.perf_counter() - begun, controller.cpu_s
+                server_used_s, user_used_s = lab.server.cpu_s - server_cpu_s, own_cpu_s() - user_cpu_s
+                await until_ready(lab)
+                goal = {1000: "<= 1.5 s", 10_000: "<= 3 s"}.get(count, "")
+                say(f"{count} Services present: start to address of a new one", f"{took_s:.2f} s", goal)
+                used = f"{used_s:.2f}, {server_used_s:.2f}, {user_used_s:.2f} s"
+                say(f"{count} Services present: CPU until then: controller, API server, user", used)
+                await asyncio.sleep(2.0)
+                others = (
+                    written.count("Service", "IPAddressPool", "ConfigurationState") - 2
+                )  # The new one, its pool's counters.
+                say(f"{count} Services present: other writes after it", str(others), "0")
+                say(f"{count} Services present: memory after a restart", f"{controller.rss_mib:.0f} MiB")
 
 
 def a_pool(name: str, ranges: list[str]) -> Pool:

@@ -292,10 +292,10 @@ class Planner:
                     seeking[service.key] = ()
             else:
                 seeking[service.key] = settled
-        everybody = self.ledger.has_freed or self.ledger.has_moved
-        self._serve(seeking.keys() | (self._waiting if everybody else self._waiting_for_quota()), seeking, made)
+        self._serve(seeking.keys() | (self._waiting if self.ledger.has_freed else self._concerned()), seeking, made)
         while self._let_go_of_kept(made):
             self._serve(self._waiting, seeking, made)
+        self._serve(self._concerned(), seeking, made)  # Gives nobody anything: it says what stands in the way at the end.
         self.ledger.forget_freed()
         return [self._conclude(decision) for decision in made.values()]
 
@@ -307,25 +307,35 @@ class Planner:
     ) -> None:
         """Give those who want an address one, the oldest first."""
         for service in sorted((self.services[key] for key in asked), key=_age):
-            # Who wants a certain address is asked even when all that was freed is taken: its holder may be another one now.
-            always = service.key in seeking or service.wanted_addresses or service.namespace in self.quotas
-            if always or self.ledger.has_freed:
+            # All that was freed may be taken by now.
+            if service.key in seeking or self.ledger.has_freed or self._is_concerned(service):
                 if self.ledger.addresses_of(service.key):
                     made[service.key] = self._second_address(service, made.get(service.key) or self.decisions[service.key])
                 else:
                     made[service.key] = self._seek(service, seeking.get(service.key, ()))
 
-    def _waiting_for_quota(self) -> frozenset[ServiceKey]:
-        left = self.ledger.left & self.quotas.keys()
-        return frozenset(key for key in self._waiting if self.services[key].namespace in left) if left else frozenset()
+    def _concerned(self) -> frozenset[ServiceKey]:
+        """Those who wait and for whom something else may stand in the way now, although nothing became free."""
+        if not self.ledger.has_moved and not self.ledger.has_filled and self.ledger.recounted.isdisjoint(self.quotas):
+            return frozenset()
+        return frozenset(key for key in self._waiting if self._is_concerned(self.services[key]))
+
+    def _is_concerned(self, service: Service) -> bool:
+        if service.wanted_addresses and self.ledger.has_moved:
+            return True
+        if service.namespace in self.quotas and service.namespace in self.ledger.recounted:
+            return True
+        # Who wants two addresses or none is refused by a pool that lacks one of them, and told when it lacks the other too.
+        pair = len(service.cluster_ips) > 1 and service.policy is not FamilyPolicy.PREFER_DUAL
+        return pair and (self.ledger.has_filled or (self.ledger.has_moved and bool(service.use.key)))
 
     def _over_quota(self, service: Service, addresses: tuple[IPAddress, ...]) -> Refusal | None:
         """Why the namespace of the Service cannot have these addresses too; None if it can."""
-        return self._over_quota_with(service, self.ledger.count_with(service.namespace, addresses))
+        return self._over_quota_by(service, self.ledger.count_more(service.namespace, addresses))
 
-    def _over_quota_with(self, service: Service, count: int) -> Refusal | None:
+    def _over_quota_by(self, service: Service, more: int) -> Refusal | None:
         quota = self.quotas.get(service.namespace)
-        if quota is None or count <= quota:
+        if quota is None or self.ledger.count_of(service.namespace) + more <= quota:
             return None
         # Without a count: it would be another one each time that others come and go, and be written again to all who wait.
         detail = f'namespace "{service.namespace}" may have {quota} addresses and would have more'
@@ -457,12 +467,10 @@ class Planner:
         assert pool is not None
         version = other_version(first.version)
         second = self.ledger.lowest(pool, version, service.use)
-        if second is None:
-            note = f'no additional IP for "{service.key}": {full(pool, version, self.ledger, service.use)}'
-            return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
-        over = self._over_quota(service, (second,))
-        if over is not None:
-            note = f'no additional IP for "{service.key}": {over.detail}'
+        over = self._over_quota(service, (second,)) if second is not None else self._over_quota_by(service, 1)
+        if second is None or over is not None:
+            lack = full(pool, version, self.ledger, service.use) if over is None else over.detail
+            note = f'no additional IP for "{service.key}": {lack}'
             return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
         self._waiting.discard(service.key)
         both = self._keep(service, Allocation((first, second), pool))
@@ -484,7 +492,7 @@ class Planner:
         self.ledger.claim(service.key, found.addresses, service.use)
         back = found.addresses == self.memory.of_deleted(service.key)
         quoted = " ".join(f'"{address}"' for address in found.addresses)
-        return Decision(
+        decision = Decision(
             service=service.key,
             outcome=Outcome.ASSIGNED,
             reason=Reason.ASSIGNED,
@@ -493,6 +501,14 @@ class Planner:
             happened=said,
             achieved=(Notice("Normal", "IPAllocated", f"Assigned IP [{quoted}]"), *_deprecations(service)),
         )
+        if len(found.addresses) == len(service.cluster_ips) or service.wanted_addresses:
+            return decision
+        self._waiting.add(service.key)
+        if not back:
+            return decision
+        # It had one address when it was deleted, and prefers two now.
+        both = self._second_address(service, decision)
+        return replace(both, happened=said, achieved=tuple(dict.fromkeys((*decision.achieved, *both.achieved))))
 
     def _allocation(self, service: Service) -> Allocation | Refusal:
         family = family_of(service.cluster_ips)
@@ -517,7 +533,7 @@ class Planner:
             return self._over_quota(service, found.addresses) or found
         if found.reason in LACKING:  # Of two reasons the one counts that does not come and go with what others do.
             need = 1 if alone else len(service.cluster_ips)
-            return self._over_quota_with(service, self.ledger.count_with(service.namespace, ()) + need) or found
+            return self._over_quota_by(service, need) or found
         return found
 
     def _without(

@@ -278,12 +278,28 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     selector: LabelSelector = LabelSelector()
     template: dict[str, Any] = {}
     strategy: Strategy = Strategy()
+    paused: bool = False
+    revision_history_limit: int = 10
 
 
 class Deployment(View, frozen=True, kw_only=True):
     """apps/v1 Deployment. `status` is compared with the wanted one, so it is kept as it came."""
 
     spec: DeploymentSpec = DeploymentSpec()
+    status: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class ReplicaSetSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """So many Pods of one template, which never changes."""
+
+    replicas: int = 1
+    template: dict[str, Any] = {}
+
+
+class ReplicaSet(View, frozen=True, kw_only=True):
+    """apps/v1 ReplicaSet."""
+
+    spec: ReplicaSetSpec = ReplicaSetSpec()
     status: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -342,5 +358,6 @@ SERVICES: Final = Resource("", "v1", "services", "Service", ProxiedService)
 PODS: Final = Resource("", "v1", "pods", "Pod", Pod)
 NODES: Final = Resource("", "v1", "nodes", "Node", Node, namespaced=False)
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment", Deployment)
+REPLICA_SETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet", ReplicaSet)
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet", DaemonSet)
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease", Lease)

@@ -1,4 +1,4 @@
-"""Carry out what lab.workloads decides: the lab's controller manager and scheduler.
+"""Carry out what lab.deployments, lab.workloads and lab.endpoints decide: the lab's controller manager and scheduler.
 
 One loop over the Mirror. Between a write and its echo in the watch the loop would see an old world and write again, so Pods
 that were created or deleted are remembered until the Mirror shows it.
@@ -11,16 +11,17 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from kube.errors import Conflict, KubeError, NotFound
 from kube.objects import EndpointSlice, ObjectKey, View
 from kube.resources import ENDPOINT_SLICES, Resource
-from lab import taints, workloads
+from lab import endpoints, taints, workloads
 from lab.client import LabClient, timestamp
-from lab.kinds import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, Node, Pod
+from lab.deployments import roll_deployment
+from lab.kinds import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS, DaemonSet, Deployment, Node, Pod, ReplicaSet
 from lab.mirror import Mirror
 from telemetry.log import get_logger
 
@@ -29,6 +30,14 @@ LOOK_AT_LEASES_S: Final = 1.0
 FORGET_AFTER_S: Final = 10.0
 
 log = get_logger(__name__)
+
+_Owner = Deployment | ReplicaSet | DaemonSet
+_AnyOwner = TypeVar("_AnyOwner", Deployment, ReplicaSet, DaemonSet)
+
+
+def _wanted(owners: Iterable[_AnyOwner]) -> list[_AnyOwner]:
+    """Those that are not being deleted."""
+    return [each for each in owners if not workloads.is_going(each)]
 
 
 class Manager:
@@ -63,18 +72,23 @@ class Manager:
     async def _reconcile(self) -> None:
         await self._watch_over_nodes()
         pods = self._pods()
-        for deployment in list(self._mirror.deployments.snapshot().values()):
-            if not workloads.is_going(deployment):
-                rollout = workloads.roll_deployment(deployment, pods, now=timestamp())
-                await self._carry_out(DEPLOYMENTS, deployment, rollout, deployment.status)
         nodes = list(self._mirror.nodes.snapshot().values())
-        for daemon_set in list(self._mirror.daemon_sets.snapshot().values()):
-            if not workloads.is_going(daemon_set):
-                rollout = workloads.roll_daemon_set(daemon_set, pods, nodes)
-                await self._carry_out(DAEMON_SETS, daemon_set, rollout, daemon_set.status)
-        owners: Iterable[View] = (*self._mirror.deployments.snapshot().values(), *self._mirror.daemon_sets.snapshot().values())
-        for pod in workloads.orphans(pods, owners):
-            await self._delete_pod(pod)
+        deployments = list(self._mirror.deployments.snapshot().values())
+        replica_sets = list(self._mirror.replica_sets.snapshot().values())
+        daemon_sets = list(self._mirror.daemon_sets.snapshot().values())
+        for deployment in _wanted(deployments):
+            rolled = roll_deployment(deployment, replica_sets, pods, now=timestamp())
+            await self._carry_out(DEPLOYMENTS, deployment, rolled, makes=REPLICA_SETS)
+        for replica_set in _wanted(replica_sets):
+            rolled = workloads.roll_replica_set(replica_set, pods)
+            await self._carry_out(REPLICA_SETS, replica_set, rolled, makes=PODS)
+        for daemon_set in _wanted(daemon_sets):
+            rolled = workloads.roll_daemon_set(daemon_set, pods, nodes)
+            await self._carry_out(DAEMON_SETS, daemon_set, rolled, makes=PODS)
+        for replica_set in workloads.orphans(replica_sets, deployments):
+            await self._delete(replica_set)
+        for pod in workloads.orphans(pods, (*replica_sets, *daemon_sets)):
+            await self._delete(pod)
         await self._taint(nodes, pods)
         for pod, node in workloads.place(self._pods(), nodes):
             if await self._try(self._client.bind(pod, node)):
@@ -111,33 +125,42 @@ class Manager:
         return msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, node_name=node))
 
     async def _carry_out(
-        self, resource: Resource[Any], owner: View, rollout: workloads.Rollout, status: dict[str, Any]
+        self, resource: Resource[Any], owner: _Owner, changes: workloads.Changes, *, makes: Resource[Any]
     ) -> None:
         now = asyncio.get_running_loop().time()
-        for pod in rollout.delete:
-            await self._delete_pod(pod)
-        for body in rollout.create:
-            with contextlib.suppress(NotFound):
-                try:
-                    made = await self._client.create(PODS, body, namespace=owner.metadata.namespace)
-                except KubeError as error:
-                    log.warning("pod_not_created", owner=owner.key, error=str(error))
-                    self._failed = True
-                    return
+        for view in changes.delete:
+            await self._delete(view)
+        for view, patch in changes.patch:
+            of, meta = resource if view is owner else makes, view.metadata
+            await self._try(self._client.patch(of, meta.name, patch, namespace=meta.namespace))
+        for body in changes.create:
+            try:
+                made = await self._client.create(makes, body, namespace=owner.metadata.namespace)
+            except (NotFound, Conflict):  # The namespace is gone; what we made already is there.
+                continue
+            except KubeError as error:
+                log.warning("not_created", kind=makes.kind, owner=owner.key, error=str(error))
+                self._failed = True
+                return
+            if isinstance(made, Pod):
                 self._assumed[made.metadata.uid] = (made, now + FORGET_AFTER_S)
-        if any(status.get(key) != value for key, value in rollout.status.items()) or any(
-            key not in rollout.status for key in status if key != "collisionCount"
+        status = owner.status
+        if any(status.get(key) != value for key, value in changes.status.items()) or any(
+            key not in changes.status for key in status if key != "collisionCount"
         ):
-            patch = {"status": {**dict.fromkeys(status), **rollout.status}}
+            wanted = {"status": {**dict.fromkeys(status), **changes.status}}
             meta = owner.metadata
-            await self._try(self._client.patch(resource, meta.name, patch, namespace=meta.namespace, subresource="status"))
+            await self._try(self._client.patch(resource, meta.name, wanted, namespace=meta.namespace, subresource="status"))
 
-    async def _delete_pod(self, pod: Pod) -> None:
-        meta = pod.metadata
-        if await self._try(self._client.delete(PODS, meta.name, namespace=meta.namespace, uid=meta.uid)):
-            self._deleted[meta.uid] = asyncio.get_running_loop().time() + FORGET_AFTER_S
-        if not pod.spec.node_name:  # No kubelet will finish it.
-            await self._try(self._client.remove(pod))
+    async def _delete(self, view: View) -> None:
+        meta = view.metadata
+        resource: Resource[Any] = PODS if isinstance(view, Pod) else REPLICA_SETS
+        gone = await self._try(self._client.delete(resource, meta.name, namespace=meta.namespace, uid=meta.uid))
+        if isinstance(view, Pod):
+            if gone:
+                self._deleted[meta.uid] = asyncio.get_running_loop().time() + FORGET_AFTER_S
+            if not view.spec.node_name:  # No kubelet will finish it.
+                await self._try(self._client.remove(view))
 
     async def _write_slices(self) -> None:
         """Create, correct and delete EndpointSlices."""
@@ -147,12 +170,12 @@ class Manager:
         for service in self._mirror.services.snapshot().values():
             if workloads.is_going(service):
                 continue
-            for body in workloads.slices_of(service, pods):
+            for body in endpoints.slices_of(service, pods):
                 key = ObjectKey(f"{body['metadata']['namespace']}/{body['metadata']['name']}")
                 wanted.add(key)
                 await self._write_slice(key, body, existing.get(key))
         for key, slice_ in existing.items():
-            ours = (slice_.metadata.labels or {}).get(workloads.MANAGED_BY_LABEL) == workloads.MANAGED_BY
+            ours = (slice_.metadata.labels or {}).get(endpoints.MANAGED_BY_LABEL) == endpoints.MANAGED_BY
             if ours and key not in wanted:
                 meta = slice_.metadata
                 self._slices_written.pop(key, None)
@@ -160,7 +183,7 @@ class Manager:
 
     async def _write_slice(self, key: ObjectKey, body: dict[str, Any], existing: EndpointSlice | None) -> None:
         """Make one slice say what it should. What was written is not written again before the Mirror had time to show it."""
-        if existing is not None and workloads.same_endpoints(existing, body):
+        if existing is not None and endpoints.same_endpoints(existing, body):
             self._slices_written.pop(key, None)
             return
         digest = hashlib.sha256(msgspec.json.encode(body)).hexdigest()
@@ -197,7 +220,7 @@ class Manager:
                 await self._try(self._client.patch(NODES, node.metadata.name, patch))
         for pod in taints.evicted(pods, nodes, now=datetime.now(UTC)):
             log.warning("pod_evicted", pod=pod.key, node=pod.spec.node_name)
-            await self._delete_pod(pod)
+            await self._delete(pod)
 
     async def _declare_unreachable(self, node: Node) -> None:
         log.warning("node_not_ready", node=node.metadata.name)

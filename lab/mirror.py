@@ -26,6 +26,7 @@ class Mirror:
         self.pods: Store[kinds.Pod] = Store()
         self.nodes: Store[kinds.Node] = Store()
         self.deployments: Store[kinds.Deployment] = Store()
+        self.replica_sets: Store[kinds.ReplicaSet] = Store()
         self.daemon_sets: Store[kinds.DaemonSet] = Store()
         self.leases: Store[kinds.Lease] = Store()
         self._changed = asyncio.Event()
@@ -38,13 +39,15 @@ class Mirror:
                 (kinds.PODS, self.pods, None),
                 (kinds.NODES, self.nodes, None),
                 (kinds.DEPLOYMENTS, self.deployments, None),
+                (kinds.REPLICA_SETS, self.replica_sets, None),
                 (kinds.DAEMON_SETS, self.daemon_sets, None),
                 (kinds.LEASES, self.leases, "kube-node-lease"),
             )
         ]
 
     def _stores(self) -> Iterator[Store[Any]]:
-        yield from (self.services, self.slices, self.pods, self.nodes, self.deployments, self.daemon_sets, self.leases)
+        yield from (self.services, self.slices, self.pods, self.nodes, self.leases)
+        yield from (self.deployments, self.replica_sets, self.daemon_sets)
 
     @property
     def synced(self) -> bool:

@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from lab import namespaces
 from lab.faults import FAR, LATE
 from lab.namespaces import RUN_DIR
-from lab.topology import SERVICE_NETWORK, SERVICE_NETWORK6, SWITCH, Machine, Node, Topology
+from lab.topology import SERVICE_NETWORK, SERVICE_NETWORK6, SWITCH, Machine, Node, Topology, mac_of
 
 NODE_LINK: Final = "eth0"
 POD_BRIDGE: Final = "cni0"
@@ -127,11 +127,15 @@ async def _connect(topology: Topology, machine: Machine) -> None:
 
 
 async def attach_pod(topology: Topology, node: Node, *, pod: str, addresses: tuple[IPv4Address, IPv6Address]) -> str:
-    """Create a Pod's namespace on its node's bridge; returns the namespace. `pod` is unique and at most 11 characters."""
+    """Create a Pod's namespace on its node's bridge; returns the namespace. `pod` is unique and at most 11 characters.
+
+    The MAC address follows from the IPv4 address, as CNI's bridge has it: the node goes on to believe its neighbour entry when
+    another Pod gets the address of one that left.
+    """
     namespace = topology.netns(f"pod-{pod}")
     namespaces.create(namespace)
     async with namespaces.netlink(topology.netns(node.name)) as route:
-        await _add_cable(route, f"veth{pod}", namespace)
+        await _add_cable(route, f"veth{pod}", namespace, address=mac_of(addresses[0]))
         link = await _index(route, f"veth{pod}")
         await route.link("set", index=link, master=await _index(route, POD_BRIDGE))
         # Where bridges show frames to the packet filter (br_netfilter), a Pod that calls its own Service turns around here.

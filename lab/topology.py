@@ -64,6 +64,11 @@ class TopologyError(ValueError):
     """The lab that was asked for cannot be built; the message says what to ask for instead."""
 
 
+def mac_of(ip: IPv4Address) -> str:
+    """The MAC address of whoever has an address: locally administered, then the IPv4 address, so that captures read easily."""
+    return ":".join(f"{octet:02x}" for octet in (0x02, 0x00, *ip.packed))
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Something with a cable to the switch. `name` is what the user types; the addresses are those of its eth0."""
@@ -84,8 +89,8 @@ class Machine:
 
     @property
     def mac(self) -> str:
-        """The MAC address of eth0: locally administered, then the IPv4 address, so that captures read easily."""
-        return ":".join(f"{octet:02x}" for octet in (0x02, 0x00, *self.ip.packed))
+        """The MAC address of eth0."""
+        return mac_of(self.ip)
 
 
 @dataclass(frozen=True, slots=True)

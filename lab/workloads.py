@@ -1,44 +1,28 @@
-"""Decide which Pods there should be, where they run, and which of them a Service reaches: the lab's controller manager.
+"""Decide which Pods there should be and where they run: the lab's controllers of ReplicaSets and DaemonSets, and its scheduler.
 
-Pure functions from views to values; lab.manager carries them out. A Deployment owns its Pods directly (the lab has no
-ReplicaSets); the template's hash in a label tells old Pods from new ones. Everything is level-triggered: asked twice about the
-same objects, the same is answered, and nothing is answered about a world that already is as it should be.
+Pure functions from views to values; lab.manager carries them out. Everything is level-triggered: asked twice about the same
+objects, the same is answered, and nothing is answered about a world that already is as it should be.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from config.kinds.meta import Condition, OwnerReference
-from kube.objects import EndpointSlice, Service, ServicePort, View
+from kube.objects import View
 from lab import taints
-from lab.kinds import DaemonSet, Deployment, Node, Pod, Toleration
+from lab.kinds import DaemonSet, Node, Pod, ReplicaSet, Toleration
 
-TEMPLATE_HASH_LABEL: Final = "pod-template-hash"
+AnyView = TypeVar("AnyView", bound=View)
+
 REVISION_LABEL: Final = "controller-revision-hash"
-SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
-MANAGED_BY_LABEL: Final = "endpointslice.kubernetes.io/managed-by"
-MANAGED_BY: Final = "endpointslice-controller.k8s.io"
 NODE_GRACE_S: Final = 40.0
 """A node whose lease was not renewed for so long is not ready (kube-controller-manager, node-monitor-grace-period)."""
-
-MAX_SURGE: Final = "25%"
-MAX_UNAVAILABLE: Final = "25%"
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """What to do about one Deployment or DaemonSet: Pods to create (whole bodies), Pods to delete, the status it has."""
-
-    create: tuple[dict[str, Any], ...] = ()
-    delete: tuple[Pod, ...] = ()
-    status: dict[str, Any] = field(default_factory=dict)
 
 
 def condition(conditions: Iterable[Condition] | None, type_: str) -> str:
@@ -71,20 +55,33 @@ def owned_by(view: View) -> str:
     return next((owner.uid for owner in view.metadata.owner_references or () if owner.controller), "")
 
 
-def _pod_body(
-    owner: View, kind: str, template: Mapping[str, Any], labels: Mapping[str, str], *, node: str = ""
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to do about one owner of others.
+
+    `create` are whole bodies, `delete` and `patch` objects that are there (a patch is a merge patch), `status` is the one the
+    owner should have.
+    """
+
+    create: tuple[dict[str, Any], ...] = ()
+    delete: tuple[View, ...] = ()
+    patch: tuple[tuple[View, dict[str, Any]], ...] = ()
+    status: dict[str, Any] = field(default_factory=dict)
+
+
+def reference(owner: View, api_version: str, kind: str) -> dict[str, Any]:
+    """The reference with which an object says that `owner` controls it."""
+    meta = owner.metadata
+    named = OwnerReference(
+        api_version=api_version, kind=kind, name=meta.name, uid=meta.uid, controller=True, block_owner_deletion=True
+    )
+    found: dict[str, Any] = msgspec.to_builtins(named)
+    return found
+
+
+def _pod_body(owner: View, kind: str, template: Mapping[str, Any], *, node: str = "", **labels: str) -> dict[str, Any]:
     """A Pod to create from a template."""
     meta = template.get("metadata") or {}
-    reference = OwnerReference(
-        api_version="apps/v1",
-        kind=kind,
-        name=owner.metadata.name,
-        uid=owner.metadata.uid,
-        controller=True,
-        block_owner_deletion=True,
-    )
-    prefix = "-".join([owner.metadata.name, *([labels[TEMPLATE_HASH_LABEL]] if TEMPLATE_HASH_LABEL in labels else []), ""])
     spec = dict(template.get("spec") or {})
     if node:
         spec["nodeName"] = node
@@ -92,57 +89,20 @@ def _pod_body(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "generateName": prefix,
+            "generateName": f"{owner.metadata.name}-",
             "namespace": owner.metadata.namespace,
             "labels": {**(meta.get("labels") or {}), **labels},
             "annotations": meta.get("annotations") or {},
-            "ownerReferences": [msgspec.to_builtins(reference)],
+            "ownerReferences": [reference(owner, "apps/v1", kind)],
         },
         "spec": spec,
     }
 
 
-def _share(value: float | str | None, default: str, total: int, *, up: bool) -> int:
-    """A count or a percentage of `total`, rounded as Kubernetes does."""
-    value = default if value is None else value
-    if isinstance(value, str):
-        exact = total * int(value.removesuffix("%")) / 100
-        return math.ceil(exact) if up else math.floor(exact)
-    return int(value)
-
-
-def roll_deployment(deployment: Deployment, pods: Iterable[Pod], *, now: str) -> Rollout:
-    """What a Deployment needs. `pods` are all Pods of its namespace; `now` is the time for conditions, RFC 3339."""
-    spec = deployment.spec
-    hash_now = template_hash(spec.template)
-    owned = [pod for pod in pods if owned_by(pod) == deployment.metadata.uid]
-    staying = sorted((pod for pod in owned if not is_going(pod)), key=_most_useful_first)
-    new = [pod for pod in staying if (pod.metadata.labels or {}).get(TEMPLATE_HASH_LABEL) == hash_now]
-    old = [pod for pod in staying if pod not in new]
-    rolling = spec.strategy.rolling_update
-    surge = _share(rolling.max_surge if rolling else None, MAX_SURGE, spec.replicas, up=True)
-    missing_allowed = _share(rolling.max_unavailable if rolling else None, MAX_UNAVAILABLE, spec.replicas, up=False)
-    if spec.strategy.type == "Recreate":
-        delete = [*old, *new[spec.replicas :]]
-        wanted = (
-            0
-            if any((pod.metadata.labels or {}).get(TEMPLATE_HASH_LABEL) != hash_now for pod in owned)
-            else spec.replicas - len(new)
-        )
-    else:
-        if surge == 0 and missing_allowed == 0:
-            missing_allowed = 1
-        spare = sum(map(is_ready, staying)) - (spec.replicas - missing_allowed)
-        idle = [pod for pod in old if not is_ready(pod)]
-        busy = [pod for pod in old if is_ready(pod)]
-        delete = [*idle, *(busy[len(busy) - max(0, min(spare, len(busy))) :] if spare > 0 else []), *new[spec.replicas :]]
-        wanted = min(spec.replicas - len(new), spec.replicas + surge - len(staying))
-    body = _pod_body(deployment, "Deployment", spec.template, {TEMPLATE_HASH_LABEL: hash_now})
-    return Rollout(
-        create=(body,) * max(0, wanted),
-        delete=tuple(delete),
-        status=_deployment_status(deployment, staying, new, now=now),
-    )
+def staying(pods: Iterable[Pod], owner: View) -> list[Pod]:
+    """The Pods of an owner that are not being deleted, those first that are worth most."""
+    owned = (pod for pod in pods if owned_by(pod) == owner.metadata.uid and not is_going(pod))
+    return sorted(owned, key=_most_useful_first)
 
 
 def _most_useful_first(pod: Pod) -> tuple[bool, bool, str, str]:
@@ -150,60 +110,24 @@ def _most_useful_first(pod: Pod) -> tuple[bool, bool, str, str]:
     return (not is_ready(pod), not pod.spec.node_name, pod.metadata.creation_timestamp, pod.metadata.name)
 
 
-def _deployment_status(deployment: Deployment, staying: Sequence[Pod], new: Sequence[Pod], *, now: str) -> dict[str, Any]:
-    replicas = deployment.spec.replicas
-    ready = sum(map(is_ready, staying))
-    counts = {
-        "replicas": len(staying),
-        "updatedReplicas": len(new),
-        "readyReplicas": ready,
-        "availableReplicas": ready,
-        "unavailableReplicas": max(0, replicas - ready),
-    }
-    enough = ready >= replicas - _share(None, MAX_UNAVAILABLE, replicas, up=False)
-    done = sum(map(is_ready, new)) >= replicas and len(staying) == len(new)
-    wanted = {
-        "Available": ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
-        if enough
-        else ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
-        "Progressing": (
-            "True",
-            "NewReplicaSetAvailable",
-            f'Deployment "{deployment.metadata.name}" has successfully progressed.',
-        )
-        if done
-        else ("True", "ReplicaSetUpdated", f'Deployment "{deployment.metadata.name}" is progressing.'),
-    }
-    return {
-        "observedGeneration": deployment.metadata.generation,
-        **{name: count for name, count in counts.items() if count},
-        "conditions": _conditions(deployment.status.get("conditions") or [], wanted, now),
-    }
+def roll_replica_set(replica_set: ReplicaSet, pods: Iterable[Pod]) -> Changes:
+    """What a ReplicaSet needs. `pods` are all Pods of its namespace."""
+    spec = replica_set.spec
+    here = staying(pods, replica_set)
+    ready = sum(map(is_ready, here))
+    counts = {"fullyLabeledReplicas": len(here), "readyReplicas": ready, "availableReplicas": ready}
+    return Changes(
+        create=(_pod_body(replica_set, "ReplicaSet", spec.template),) * max(0, spec.replicas - len(here)),
+        delete=tuple(here[spec.replicas :]),
+        status={
+            "replicas": len(here),
+            "observedGeneration": replica_set.metadata.generation,
+            **{name: count for name, count in counts.items() if count},
+        },
+    )
 
 
-def _conditions(old: Sequence[Mapping[str, Any]], wanted: Mapping[str, tuple[str, str, str]], now: str) -> list[dict[str, Any]]:
-    """The wanted conditions; what has not changed keeps its times, so that an unchanged status stays equal."""
-    known = {each["type"]: each for each in old}
-    result = []
-    for type_, (status, reason, message) in wanted.items():
-        before = known.get(type_, {})
-        same = (before.get("status"), before.get("reason"), before.get("message")) == (status, reason, message)
-        updated = before.get("lastUpdateTime", now) if same else now
-        changed = before.get("lastTransitionTime", now) if before.get("status") == status else now
-        result.append(
-            {
-                "type": type_,
-                "status": status,
-                "reason": reason,
-                "message": message,
-                "lastUpdateTime": updated,
-                "lastTransitionTime": changed,
-            }
-        )
-    return result
-
-
-def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[Node]) -> Rollout:
+def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[Node]) -> Changes:
     """What a DaemonSet needs. `pods` are all Pods of its namespace. One old Pod at a time is replaced."""
     spec = daemon_set.spec
     hash_now = template_hash(spec.template)
@@ -227,7 +151,7 @@ def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[
             if taints.keep_off(tolerations, node):
                 kept_off += 1
                 continue
-            create.append(_pod_body(daemon_set, "DaemonSet", spec.template, {REVISION_LABEL: hash_now}, node=name))
+            create.append(_pod_body(daemon_set, "DaemonSet", spec.template, node=name, **{REVISION_LABEL: hash_now}))
             continue
         staying = [pod for pod in here if not is_going(pod)]
         current += staying[:1]
@@ -250,13 +174,13 @@ def roll_daemon_set(daemon_set: DaemonSet, pods: Iterable[Pod], nodes: Iterable[
         **({"numberAvailable": ready} if ready else {}),
         **({"numberUnavailable": len(eligible) - kept_off - ready} if len(eligible) - kept_off > ready else {}),
     }
-    return Rollout(tuple(create), tuple(delete), status)
+    return Changes(tuple(create), tuple(delete), status=status)
 
 
-def orphans(pods: Iterable[Pod], owners: Iterable[View]) -> list[Pod]:
-    """Pods of Deployments and DaemonSets that are gone."""
+def orphans(owned: Iterable[AnyView], owners: Iterable[View]) -> list[AnyView]:
+    """The objects whose owner is gone."""
     known = {owner.metadata.uid for owner in owners}
-    return [pod for pod in pods if (uid := owned_by(pod)) and uid not in known and not is_going(pod)]
+    return [each for each in owned if (uid := owned_by(each)) and uid not in known and not is_going(each)]
 
 
 def place(pods: Iterable[Pod], nodes: Iterable[Node]) -> list[tuple[Pod, str]]:
@@ -289,86 +213,3 @@ def place(pods: Iterable[Pod], nodes: Iterable[Node]) -> list[tuple[Pod, str]]:
             count[key, chosen] = count.get((key, chosen), 0) + 1
         placed.append((pod, chosen))
     return placed
-
-
-def slices_of(service: Service, pods: Iterable[Pod]) -> list[dict[str, Any]]:
-    """The EndpointSlices a Service should have: for each of its families one for every set of port numbers its Pods resolve to."""
-    selector = service.spec.selector
-    if not selector or service.spec.type == "ExternalName":
-        return []
-    everybody = sorted(pods, key=lambda pod: pod.key)
-    return [body for family in service.spec.ip_families or ("IPv4",) for body in _slices_of_family(service, everybody, family)]
-
-
-def _slices_of_family(service: Service, pods: Iterable[Pod], family: str) -> list[dict[str, Any]]:
-    selector = service.spec.selector or {}
-    groups: dict[tuple[tuple[str, str, int], ...], list[dict[str, Any]]] = {}
-    for pod in pods:
-        address = _address(pod, family)
-        if pod.metadata.namespace != service.metadata.namespace or not address or pod.status.phase != "Running":
-            continue
-        if not all((pod.metadata.labels or {}).get(key) == value for key, value in selector.items()):
-            continue
-        resolved = ((port, _target_port(port, pod)) for port in service.spec.ports or ())
-        ports = tuple((port.name, port.protocol, number) for port, number in resolved if number is not None)
-        groups.setdefault(ports, []).append(_endpoint(pod, address, publish=service.spec.publish_not_ready_addresses))
-    if not groups:
-        groups[()] = []
-    base = hashlib.sha256(f"{service.metadata.uid}{'' if family == 'IPv4' else family}".encode()).hexdigest()[:5]
-    reference = OwnerReference(
-        api_version="v1",
-        kind="Service",
-        name=service.metadata.name,
-        uid=service.metadata.uid,
-        controller=True,
-        block_owner_deletion=True,
-    )
-    return [
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": f"{service.metadata.name}-{base}{index or ''}",
-                "namespace": service.metadata.namespace,
-                "labels": {SERVICE_NAME_LABEL: service.metadata.name, MANAGED_BY_LABEL: MANAGED_BY},
-                "ownerReferences": [msgspec.to_builtins(reference)],
-            },
-            "addressType": family,
-            "endpoints": endpoints,
-            "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
-        }
-        for index, (ports, endpoints) in enumerate(sorted(groups.items()))
-    ]
-
-
-def _target_port(port: ServicePort, pod: Pod) -> int | None:
-    """The number behind a target port on one Pod; None when the Pod has no port of that name."""
-    if isinstance(port.target_port, int):
-        return port.target_port or port.port
-    for container in pod.spec.containers:
-        for each in container.ports or ():
-            if each.name == port.target_port and each.protocol == port.protocol:
-                return each.container_port
-    return None
-
-
-def _address(pod: Pod, family: str) -> str:
-    """A Pod's address of a family, or nothing."""
-    known = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips or ()))
-    return next((ip for ip in known if ip and (":" in ip) == (family == "IPv6")), "")
-
-
-def _endpoint(pod: Pod, address: str, *, publish: bool) -> dict[str, Any]:
-    ready = is_ready(pod)
-    return {
-        "addresses": [address],
-        "conditions": {"ready": publish or (ready and not is_going(pod)), "serving": ready, "terminating": is_going(pod)},
-        "nodeName": pod.spec.node_name,
-        "targetRef": {"kind": "Pod", "namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid},
-    }
-
-
-def same_endpoints(slice_: EndpointSlice, body: Mapping[str, Any]) -> bool:
-    """Whether a slice already says what its body would."""
-    wanted = msgspec.convert(body, EndpointSlice)
-    return (slice_.endpoints or (), slice_.ports or ()) == (wanted.endpoints or (), wanted.ports or ())

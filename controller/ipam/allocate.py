@@ -176,7 +176,10 @@ def _free(name: PoolName, family: Family, use: Use, ledger: Ledger) -> tuple[IPA
 
 
 def _lacking(name: PoolName, request: Request, ledger: Ledger) -> str:
-    lacking = [version for version in VERSIONS_OF[request.family] if ledger.lowest(name, version, request.use) is None]
+    """Which of the families the pool lacks; if it never has one, that alone, because what is free comes and goes."""
+    wanted = VERSIONS_OF[request.family]
+    never = [version for version in wanted if not ledger.usage(name, version).usable]
+    lacking = never or [version for version in wanted if ledger.lowest(name, version, request.use) is None]
     return " and ".join(full(name, version, ledger, request.use) for version in lacking)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -99,8 +100,9 @@ class Ledger:
         self._freed: set[tuple[int, int]] = set()
         self._reads_otherwise = False
         self._by_namespace: dict[str, Counter[IPAddress]] = {}
-        self._left: set[str] = set()
+        self._recounted: set[str] = set()
         self._moved = False
+        self._filled = False
         self._touched: set[PoolName] = set(config.pools)
         self._spaces: dict[tuple[PoolName, int], PoolSpace] = {}
         self._places: dict[int, list[_Place]] = {version: [] for version in VERSIONS}
@@ -194,6 +196,7 @@ class Ledger:
             self._kept[address.version][int(address)] += 1
             if self._kept[address.version][int(address)] == 1 and (place := self._place(address.version, int(address))):
                 self._count_kept(place.pool.name, address.version, 1)
+            self._look_if_full(address)
 
     def let_go(self, addresses: tuple[IPAddress, ...]) -> None:
         """Undo one keep of these addresses."""
@@ -241,11 +244,14 @@ class Ledger:
             if not use.key and (address.version, number) in self._freed:
                 self._freed.discard((address.version, number))
                 self._moved = True
-            if number not in holders:
+            if number in holders:
+                self._moved = True
+            else:
                 self._count(address.version, number, 1)
                 self._offer(address, use)
             holders[number] = (*holders.get(number, ()), service)
-            self._by_namespace.setdefault(_namespace(service), Counter())[address] += 1
+            self._join(_namespace(service), address)
+            self._look_if_full(address)
         if addresses:
             self._addresses[service], self._uses[service] = addresses, use
 
@@ -269,24 +275,39 @@ class Ledger:
                     self._spaces[place.pool.name, version].give_back(place.index, number)
         return released
 
+    def _join(self, namespace: str, address: IPAddress) -> None:
+        held = self._by_namespace.setdefault(namespace, Counter())
+        held[address] += 1
+        if held[address] == 1:
+            self._recounted.add(namespace)
+
+    def _look_if_full(self, address: IPAddress) -> None:
+        """Somebody holds the address, or it is kept back: has its pool another one to give?"""
+        pool, version = self._giver_of(address), address.version
+        self._filled |= pool is not None and self._spaces[pool.name, version].lowest(self._taken[version]) is None
+
     def _leave(self, namespace: str, address: IPAddress) -> None:
         held = self._by_namespace[namespace]
         held[address] -= 1
         if not held[address]:
             del held[address]
-            self._left.add(namespace)
+            self._recounted.add(namespace)
         if not held:
             del self._by_namespace[namespace]
 
-    def count_with(self, namespace: str, addresses: tuple[IPAddress, ...]) -> int:
-        """How many different addresses the Services of a namespace hold, if they had these too."""
+    def count_of(self, namespace: str) -> int:
+        """How many different addresses the Services of a namespace hold."""
+        return len(self._by_namespace.get(namespace, ()))
+
+    def count_more(self, namespace: str, addresses: tuple[IPAddress, ...]) -> int:
+        """How many of these the Services of a namespace do not hold."""
         held = self._by_namespace.get(namespace, Counter())
-        return len(held) + sum(address not in held for address in addresses)
+        return sum(address not in held for address in addresses)
 
     @property
-    def left(self) -> frozenset[str]:
-        """Namespaces that hold fewer addresses than before, or other ones, since forget_freed."""
-        return frozenset(self._left)
+    def recounted(self) -> AbstractSet[str]:
+        """Namespaces that came to hold an address, or hold one no more, since forget_freed."""
+        return self._recounted
 
     def _offer(self, address: IPAddress, use: Use) -> None:
         """An address has its first holder: others of the same group may join, if a pool gives the address out."""
@@ -326,17 +347,22 @@ class Ledger:
 
     @property
     def has_moved(self) -> bool:
-        """Whether an address has another holder, or one who shares it differently, since forget_freed.
+        """Whether an address has another holder, one more, or one who shares it differently, since forget_freed.
 
         Nobody gets anything from that, but who waits for that very address has to be told who is in the way now.
         """
         return self._moved
 
+    @property
+    def has_filled(self) -> bool:
+        """Whether an address was taken, since forget_freed, from a pool that has no free one of its family now."""
+        return self._filled
+
     def forget_freed(self) -> None:
         """Everyone who waits has been asked."""
         self._freed.clear()
-        self._moved = False
-        self._left.clear()
+        self._moved = self._filled = False
+        self._recounted.clear()
         self._reads_otherwise = False
 
     def holdings(self) -> Iterator[tuple[ServiceKey, tuple[IPAddress, ...]]]:

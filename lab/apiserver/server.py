@@ -11,11 +11,9 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import ctypes
 import gc
 import ipaddress
 import json
-import os
 import random
 import secrets
 import signal
@@ -49,7 +47,6 @@ Json = dict[str, Any]
 MAX_BODY_BYTES = 8 * 1024 * 1024
 READ_BUFFER_BYTES = 32 * 1024
 SHUTDOWN_S = 0.5
-CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +104,7 @@ def parse_listen(text: str) -> Listen:
 def bind(listen: Listen) -> socket.socket:
     """A listening socket; in a namespace it is made there and works from here."""
     family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
-    if listen.netns:
-        with _inside(listen.netns):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-    else:
+    with _inside(listen.netns):
         sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setblocking(False)
@@ -119,23 +113,13 @@ def bind(listen: Listen) -> socket.socket:
     return sock
 
 
-@contextlib.contextmanager
-def _inside(netns: str) -> Any:
-    """Be in a named network namespace for a moment: a socket belongs to where it was made."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    there = os.open(f"/run/netns/{netns}", os.O_RDONLY)
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        if libc.setns(there, CLONE_NEWNET):
-            error = ctypes.get_errno()
-            raise OSError(error, f"cannot enter network namespace {netns}: {os.strerror(error)} (are you root?)")
-        try:
-            yield
-        finally:
-            libc.setns(home, CLONE_NEWNET)
-    finally:
-        os.close(there)
-        os.close(home)
+def _inside(netns: str) -> contextlib.AbstractContextManager[None]:
+    """Be in a named network namespace for a moment, if there is a name: a socket belongs to where it was made."""
+    if not netns:
+        return contextlib.nullcontext()
+    from lab import namespaces  # noqa: PLC0415 - it loads pyroute2, which a server without namespaces does not need
+
+    return namespaces.inside(netns)
 
 
 def dialler(listen: Sequence[Listen]) -> Callable[[Any], socket.socket] | None:

@@ -190,7 +190,7 @@ class Validation:
                 continue
             message = written.get("message") or f"failed rule: {written['rule']}"
             try:
-                held = rule.holds({"self": value, "oldSelf": old})
+                held = rule.holds({"self": value} if old is ... else {"self": value, "oldSelf": old})
             except CelError as error:
                 self.causes.append(_rule_fault(written, path, value, f"{error} evaluating rule: {message}"))
                 continue

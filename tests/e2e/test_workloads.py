@@ -82,3 +82,29 @@ def test_probes_decide_whether_a_pod_is_ready_and_whether_it_is_started_again(la
     finally:
         lab.user.delete("Deployment", "probed", namespace="default")
         eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["name"].startswith("probed-")], "it is gone")
+
+
+def test_a_pod_that_gets_the_address_of_another_one_is_reached_by_its_node_at_once(lab: Lab) -> None:
+    """A neighbour entry lives for 30 s and more; another Pod on the node keeps the bridge, and with it the entries, up."""
+
+    def the_node(name: str) -> tuple[str, str]:
+        (pod,) = eventually(lambda: ready_pods(lab, name), f"{name} is ready", limit_s=15.0)
+        found: tuple[str, str] = (pod["node"], lab.user.get("Pod", pod["name"], namespace="default")["status"]["podIP"])
+        return found
+
+    def delete(name: str) -> None:
+        lab.user.delete("Deployment", name, namespace="default")
+        eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["name"].startswith(f"{name}-")], f"{name} is gone")
+
+    try:
+        lab.user.apply_documents([a_deployment("stays")])
+        node, _ = the_node("stays")
+        there = {"kubernetes.io/hostname": node}
+        lab.user.apply_documents([a_deployment("goes", nodeSelector=there)])
+        before = the_node("goes")
+        delete("goes")
+        lab.user.apply_documents([a_deployment("comes", nodeSelector=there)])
+        assert the_node("comes") == before
+    finally:
+        for name in ("stays", "goes", "comes"):
+            lab.user.delete("Deployment", name, namespace="default")

@@ -16,8 +16,10 @@ import contextlib
 import gc
 import random
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -412,15 +414,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first history")
     parser.add_argument("--runs", type=int, default=20_000, help="how many histories")
     flags = parser.parse_args()
-    cluster = Cluster()
+    with tempfile.TemporaryDirectory(prefix="histories-") as state:
+        return _play_all(Cluster(Path(state)), flags.seed, flags.runs)
+
+
+def _play_all(cluster: Cluster, first: int, runs: int) -> int:
     crashes = suspended = 0
-    for seed in range(flags.seed, flags.seed + flags.runs):
+    for seed in range(first, first + runs):
         history = play(cluster, seed)
         crashes += history.crashes
         suspended += history.suspended
-        if (seed - flags.seed + 1) % 1000 == 0:
-            print(f"{seed - flags.seed + 1} histories, {crashes} crashes, 0 violations", flush=True)  # noqa: T201 - a command
-    print(f"{flags.runs} histories, {crashes} crashes among {suspended} awaits, 0 violations")  # noqa: T201 - a command
+        if (seed - first + 1) % 1000 == 0:
+            print(f"{seed - first + 1} histories, {crashes} crashes, 0 violations", flush=True)  # noqa: T201 - a command
+    print(f"{runs} histories, {crashes} crashes among {suspended} awaits, 0 violations")  # noqa: T201 - a command
     return 0
 
 

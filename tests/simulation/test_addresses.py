@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from tests.simulation.addresses import Script, play
 from tests.simulation.virtual_time import run
@@ -11,7 +12,7 @@ from tests.simulation.wire_to_api import Cluster
 HISTORIES = int(os.environ.get("HISTORIES", "2000"))
 
 
-def test_no_history_breaks_a_promise() -> None:
+def test_no_history_breaks_a_promise(tmp_path: Path) -> None:
     """Random users, crashes at random awaits, and failing requests; see tests/simulation/addresses.py.
 
     It can fail. Each of these changes of the product was made once, and this seed was the first to find it:
@@ -23,13 +24,13 @@ def test_no_history_breaks_a_promise() -> None:
 
     Not found in 2,000: a write whose answer was lost is taken for refused (tests/properties/test_controller_writes.py).
     """
-    cluster = Cluster()
+    cluster = Cluster(tmp_path)
     crashes = sum(play(cluster, seed).crashes for seed in range(HISTORIES))
     assert crashes > HISTORIES / 4, "hardly anything died"
 
 
-def test_a_crash_at_any_await_of_a_busy_minute_breaks_no_promise() -> None:
-    cluster = Cluster()
+def test_a_crash_at_any_await_of_a_busy_minute_breaks_no_promise(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
     dies_at = 1
     while True:
         minute = Script(cluster, dies_at)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -43,19 +42,17 @@ FATES: Final = (
 
 
 class Cluster:
-    """An API server with our kinds; `now` is virtual. One serves many histories, because making one takes half a second."""
+    """An API server with our kinds and its state in a directory. One serves many histories: making one takes half a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path) -> None:
         self.now_s = 0.0
         self.writer: Wire | None = None
         """Whose request is being carried out; None for a user's."""
         registry = Registry()
-        folder = Path(tempfile.mkdtemp(prefix="histories-"))
         self.store = Store(
-            folder, lambda storage, _key, rv, body: make_stored(registry, storage, msgspec.json.decode(body), rv, body=body)
+            state,
+            lambda storage, _key, rv, body: make_stored(registry, storage, msgspec.json.decode(body), rv, body=body),
         )
-        (folder / "journal.jsonl").unlink()  # It stays open, and leaves nothing behind.
-        folder.rmdir()
         self.registry = registry
         rng = random.Random(1)  # noqa: S311 - names and uids
         self.api = Api(self.store, registry, now=lambda: datetime.fromtimestamp(EPOCH + self.now_s, UTC), rng=rng)

@@ -20,6 +20,7 @@ from kube.client import KubeClient
 from kube.errors import Forbidden, KubeError
 from kube.objects import RawObject
 from kube.resources import ENDPOINT_SLICES, SECRETS, SERVICES, Resource
+from lab import realapi
 from tests.builders import NAMESPACE
 from tests.unit.controller.cluster import Cluster, a_cluster, until
 
@@ -47,6 +48,16 @@ def a_free_port() -> int:
     with socket.create_server(("", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def own_address() -> str:
+    """Where the API server reaches this process. A real one refuses endpoints on loopback, so then it is an address of this machine."""
+    if realapi.assets() is None:
+        return "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # Sends nothing: the kernel says which address it would send from.
+        address: str = probe.getsockname()[0]
+        return address
 
 
 @dataclass
@@ -108,7 +119,7 @@ async def hooked(tmp_path: Path, *, kinds: tuple[str, ...] = tuple(CLIENTS)) -> 
         endpoints = {
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": "webhooks", "labels": {"kubernetes.io/service-name": SERVICE}},
-            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}], "ports": [{"name": "webhooks", "port": port}],
+            "endpoints": [{"addresses": [own_address()], "conditions": {"ready": True}}], "ports": [{"name": "webhooks", "port": port}],
         }  # fmt: skip
         await cluster.client.create(ENDPOINT_SLICES, endpoints, namespace=NAMESPACE)
         yield Hooked(cluster, port)

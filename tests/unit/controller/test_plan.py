@@ -15,6 +15,7 @@ from tests.builders import a_config, a_pool, a_service, a_world, addresses
 
 POOL = a_config(a_pool("default", "10.0.0.0/30"))
 DUAL = a_config(a_pool("default", "10.0.0.0/30,fc00::/126"))
+ONE_OF_EACH = a_pool("default", "10.0.0.0/32,fc00::/128")
 TWO_IPS = "10.96.0.1 fd00::1"
 
 
@@ -62,6 +63,14 @@ class TestAssigning:
         told = change(made, replace(holder, use=ALONE, version="2"))
         assert "its holder has no sharing key" in told["next"].detail
         assert set(told) == {"holder", "next"}
+
+    def test_who_waits_for_an_address_is_told_of_everybody_who_shares_it(self) -> None:
+        first = a_service("first", holds="10.0.0.0", pool="default", sharing_key="k")
+        made = planner(first, a_service("next", created=5, wants="10.0.0.0"))
+        second = a_service("second", created=9, wants="10.0.0.0", sharing_key="k", ports="TCP/81")
+        told = change(made, second)
+        assert ips(told["second"]) == "10.0.0.0"
+        assert "in use by default/first, default/second" in told["next"].detail
 
     def test_waiting_services_are_served_oldest_first(self) -> None:
         made = planner(
@@ -874,6 +883,64 @@ class TestSharing:
         made = planner(self.sharer("a"), replace(self.sharer("b"), wanted_addresses=addresses("10.0.0.0")), config=ONE)
         assert made.decisions[ServiceKey("default/b")].reason is Reason.ADDRESS_IN_USE
         assert made.decisions[ServiceKey("default/b")].detail == 'port TCP/80 is already in use on "10.0.0.0" by default/a'
+
+
+class TestSayingWhatPoolsLack:
+    """The reason of a refusal is the one that holds at the end of the pass, and changes only when it does."""
+
+    def pair(self, name: str, created: int = 9, *, sharing_key: str = "", ports: str = "TCP/80") -> Service:
+        return a_service(
+            name,
+            created=created,
+            cluster_ips=TWO_IPS,
+            policy=FamilyPolicy.REQUIRE_DUAL,
+            sharing_key=sharing_key,
+            ports=ports,
+        )
+
+    def test_a_pool_without_a_family_says_that_whatever_else_is_taken(self) -> None:
+        made = planner(self.pair("pair"), config=ONE)
+        change(made, a_service("single"))
+        assert made.decisions[ServiceKey("default/pair")].detail == 'no available IPs: pool "default" has no IPv6 addresses'
+
+    def test_who_wants_a_pair_is_told_in_the_pass_in_which_the_other_family_runs_out_too(self) -> None:
+        made = planner(a_service("six", cluster_ips="fd00::1"), self.pair("pair"), config=a_config(ONE_OF_EACH))
+        assert made.decisions[ServiceKey("default/pair")].detail == (
+            'no available IPs: pool "default" has no free IPv6 address (all 1 in use)'
+        )
+        told = change(made, a_service("four"))["pair"]
+        assert told.detail == (
+            'no available IPs: pool "default" has no free IPv4 address (all 1 in use)'
+            ' and pool "default" has no free IPv6 address (all 1 in use)'
+        )
+        assert change(made, a_service("five")).keys() == {"five"}
+
+    def test_an_older_one_is_told_what_a_younger_one_takes_in_the_same_pass(self) -> None:
+        made = planner(
+            a_service("six", cluster_ips="fd00::1"),
+            self.pair("pair", 1),
+            a_service("four", created=2),
+            config=a_config(ONE_OF_EACH),
+        )
+        assert "has no free IPv4 address" in made.decisions[ServiceKey("default/pair")].detail
+
+    def test_who_wants_a_pair_is_told_when_it_can_share_neither_address_any_more(self) -> None:
+        four = a_service("four", sharing_key="k", ports="TCP/81")
+        six = a_service("six", cluster_ips="fd00::1", sharing_key="k")
+        made = planner(four, six, self.pair("pair", sharing_key="k"), config=a_config(ONE_OF_EACH))
+        assert "IPv4" not in made.decisions[ServiceKey("default/pair")].detail
+        told = change(made, a_service("more", sharing_key="k"))
+        assert "no free IPv4 address" in told["pair"].detail
+
+    def test_a_second_address_is_refused_for_the_quota_whether_or_not_the_pool_has_one(self) -> None:
+        prefers = replace(self.pair("prefers"), policy=FamilyPolicy.PREFER_DUAL, recorded=Recorded(addresses("10.0.0.0")))
+        for others in ((), (a_service("six", namespace="other", cluster_ips="fd00::1"),)):
+            made = Planner()
+            services = {one.key: one for one in (prefers, *others)}
+            made.handle(Change(services=services, config=a_config(ONE_OF_EACH), quotas={"default": 1}))
+            complaint = made.decisions[prefers.key].complaint
+            assert complaint is not None
+            assert 'namespace "default" may have 1 addresses' in complaint.note
 
 
 def test_a_full_plan_is_the_first_step_of_a_planner() -> None:

@@ -289,3 +289,16 @@ class TestBadValues:
         story = Story()
         story.create(load_balancer=False, keep_problem=self.PROBLEM)
         assert story.planner.decisions[WEB].complaint is None
+
+
+def test_who_returns_with_two_families_has_its_address_back_and_gets_the_second_one_with_it() -> None:
+    made = Planner()
+    made.handle(Change(config=a_config(a_pool("default", "10.0.0.0/30,fc00::/126"))))
+    web = a_service(keep_for_s=DAY_S, holds="10.0.0.2")
+    made.handle(Change(services={web.key: web}, now=0.0))
+    made.handle(Change(services={web.key: None}, now=1.0))
+    back = a_service(uid="other", cluster_ips="10.96.0.1 fd00::1", policy=FamilyPolicy.PREFER_DUAL)
+    (decision,) = made.handle(Change(services={back.key: back}, now=2.0))
+    made.check_invariants()
+    assert decision.recorded.addresses == addresses("10.0.0.2 fc00::")
+    assert [notice.note for notice in decision.achieved] == ['Assigned IP ["10.0.0.2"]', 'Assigned additional IP "fc00::"']
