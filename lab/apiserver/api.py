@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lab.apiserver import apply, codec, crds, meta, patching, services, structural, typed
+from lab.apiserver import apply, codec, crds, kinds, meta, patching, rules, services, structural, typed
 from lab.apiserver.auth import ADMIN, User
 from lab.apiserver.errors import (
     MODIFIED,
@@ -34,9 +34,7 @@ from lab.apiserver.errors import (
     not_found,
     unsupported_media_type,
 )
-from lab.apiserver.kinds import KINDS, Kind
 from lab.apiserver.resources import Registry, Resource, selecting_fields
-from lab.apiserver.rules import faults_by
 from lab.apiserver.selectors import Selector, matches
 from lab.apiserver.store import Key, Store, Stored
 
@@ -255,19 +253,19 @@ class Api:
             if causes:
                 raise invalid(resource.group, resource.kind, name, causes)
             return to_storage(resource, document)
-        kind = KINDS.get(resource.type_name, Kind())
+        name_of_type = resource.type_name
         document = to_storage(resource, document)
-        if not status_only:
-            kind.prepare(document, old)
-        kind.default(document)
-        typed.fill(document, resource.type_name if not resource.store_as else "CoreEvent")
-        if resource.type_name == "Service" and not status_only:
+        if not status_only and name_of_type in kinds.PREPARE:
+            kinds.PREPARE[name_of_type](document, old)
+        if name_of_type in kinds.DEFAULT:
+            kinds.DEFAULT[name_of_type](document)
+        typed.fill(document, name_of_type if not resource.store_as else "CoreEvent")
+        if name_of_type == "Service" and not status_only:
             faults = services.allocate(document, old, self.allocator, dry=call.dry_run)
             if faults:
                 raise invalid(resource.group, resource.kind, name, faults)
-            call.warn(services.warnings(document))
-        service_status = resource.type_name == "Service" and status_only
-        causes += faults_by(services.STATUS_RULES, document, old) if service_status else kind.faults(document, old)
+        table = "Service/status" if name_of_type == "Service" and status_only else name_of_type
+        causes += rules.faults(table, document, old)
         if causes:
             group = "" if resource.store_as else resource.group
             raise invalid(group, resource.kind, name, causes)

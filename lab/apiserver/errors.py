@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import msgspec
+
 Json = dict[str, Any]
 
 
@@ -34,7 +36,12 @@ def go_quote(value: object) -> str:
         return "true" if value else "false"
     if value is None:
         return '"null"'
-    return str(value)
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
+
+
+def go_strings(texts: Iterable[str]) -> str:
+    """A list of texts as Go's %#v prints it."""
+    return "[]string{" + ", ".join(f'"{text}"' for text in texts) + "}"
 
 
 def invalid_value(field: str, value: object, detail: str) -> Cause:
@@ -61,11 +68,6 @@ def forbidden(field: str, detail: str) -> Cause:
 def duplicate(field: str, value: object) -> Cause:
     """A value that is there already."""
     return Cause("FieldValueDuplicate", f"Duplicate value: {go_quote(value)}", field)
-
-
-def raw_duplicate(field: str, shown: str) -> Cause:
-    """A structure that is there already, its text already made."""
-    return Cause("FieldValueDuplicate", f"Duplicate value: {shown}", field)
 
 
 def unsupported(field: str, value: object, supported: Sequence[str]) -> Cause:

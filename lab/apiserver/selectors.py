@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lab.apiserver.errors import bad_request
 
@@ -46,6 +47,16 @@ Selector = tuple[Requirement, ...]
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
     """Whether all requirements hold; the empty selector matches everything."""
     return all(r.holds(labels) for r in selector)
+
+
+_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!exists"}
+
+
+def of_object(selector: Mapping[str, Any]) -> Selector:
+    """The requirements of a LabelSelector."""
+    pairs = (Requirement(key, "=", frozenset({value})) for key, value in (selector.get("matchLabels") or {}).items())
+    terms = selector.get("matchExpressions") or ()
+    return (*pairs, *(Requirement(t["key"], _OPERATORS[t["operator"]], frozenset(t.get("values") or ())) for t in terms))
 
 
 def parse_labels(text: str) -> Selector:
