@@ -12,6 +12,7 @@ import functools
 import ipaddress
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,18 @@ from lab.apiserver.resources import dig
 Json = dict[str, Any]
 Check = Callable[[str, Any, Json, Json | None], list[Cause]]
 """(field, value or None, the object, the object before or None) -> faults"""
-Rule = tuple[str, *tuple[Check, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A row, ready for use. `shown` is what stands in reports for `head`; `optional`: a missing value has no faults."""
+
+    path: str
+    head: str
+    shown: str
+    optional: bool
+    checks: tuple[Check, ...]
+
 
 IP_DETAIL = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 FUNCTIONS: dict[str, Check] = {}
@@ -56,10 +68,16 @@ def faults(kind: str, new: Json, old: Json | None) -> list[Cause]:
     """What the rules of a kind find."""
     out: list[Cause] = []
     for rule in _rules_of(kind):
-        path, _, shown = rule[0].partition(" as ")
-        for place, value in values_at(new, path):
-            field = shown + place[len(path.partition("[*]")[0]) :] if shown else place
-            out += next((found for check in rule[1:] if (found := check(field, value, new, old))), [])
+        first = dig(new, rule.head) if rule.head else new
+        if first is None and rule.optional:
+            continue
+        for place, value in values_at(new, rule.path) if rule.path is not rule.head else ((rule.head, first),):
+            field = rule.shown + place[len(rule.head) :]
+            for check in rule.checks:
+                found = check(field, value, new, old)
+                if found:
+                    out += found
+                    break
     return out
 
 
@@ -165,4 +183,10 @@ def _rules_of(kind: str) -> tuple[Rule, ...]:
         word, _, argument = text.partition(" ")
         return WORDS[word](argument)
 
-    return tuple((path, *map(made, checks)) for path, *checks in _rows(kind))
+    rules = []
+    for where, *checks in _rows(kind):
+        path, _, shown = where.partition(" as ")
+        head, many, _ = path.partition("[*]")
+        optional = bool(many) or not any(c.partition(" ")[0] in {"needed", "check", "fixed", "kept"} for c in checks)
+        rules.append(Rule(path if many else head, head, shown or head, optional, tuple(map(made, checks))))
+    return tuple(rules)
