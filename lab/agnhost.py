@@ -72,10 +72,11 @@ def application(hostname: str) -> web.Application:
 
 
 async def netexec(words: Sequence[str]) -> None:
-    """Answer until SIGTERM."""
+    """Answer until SIGTERM, and for as long after it as --delay-shutdown says."""
     parser = argparse.ArgumentParser(prog="agnhost netexec", allow_abbrev=False)
     parser.add_argument("--http-port", type=int, default=8080)
     parser.add_argument("--udp-port", type=int, default=8081)
+    parser.add_argument("--delay-shutdown", type=int, default=0, metavar="S")
     flags = parser.parse_args(words)
     hostname = os.environ.get("HOSTNAME", socket.gethostname())
     loop = asyncio.get_running_loop()
@@ -90,6 +91,7 @@ async def netexec(words: Sequence[str]) -> None:
     datagrams.bind(("::", flags.udp_port))
     transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(hostname), sock=datagrams)
     await told.wait()
+    await asyncio.sleep(flags.delay_shutdown)
     transport.close()
     await runner.cleanup()
 

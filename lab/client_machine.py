@@ -13,7 +13,7 @@ import msgspec
 from lab import netns
 from lab.images import CLONE
 from lab.topology import Topology
-from lab.traffic import EVERY_S, ArpSeen, Ask, Attempt, Command, Neighbour, Observation, Rest
+from lab.traffic import EVERY_S, LIMIT_S, ArpSeen, Ask, Attempt, Command, Neighbour, Observation, Rest
 
 T = TypeVar("T")
 
@@ -39,9 +39,9 @@ class ClientMachine:
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(command) + b"\n")
 
-    def ask(self, address: str, *, port: int = 80, good: int = 0, every_s: float = EVERY_S) -> None:
+    def ask(self, address: str, *, port: int = 80, good: int = 0, every_s: float = EVERY_S, limit_s: float = LIMIT_S) -> None:
         """Ask an address for its page every so often, until `good` answers were good (0: until rest())."""
-        self.tell(Ask(address=address, port=port, good=good, every_s=every_s))
+        self.tell(Ask(address=address, port=port, good=good, every_s=every_s, limit_s=limit_s))
 
     def rest(self) -> None:
         """Stop asking."""

@@ -259,7 +259,9 @@ class _Rules:
         # What conntrack cannot place (the last packets of connections that came another way before) would not be translated, but
         # forwarded to an address that is nobody's. kube-proxy drops it too.
         hooks["strays"] = "type filter hook forward priority 0; policy accept;"
-        chains["strays"] = ("ct state invalid drop",)
+        # What no rule translates (the Service's rules are still to come) must not leave by the cable it came from: the kernel would
+        # remember its connection as it is for two minutes, and the next one from the same port would not be translated either.
+        chains["strays"] = ("ct state invalid drop", "iifname eth0 oifname eth0 ct status and dnat != dnat drop")
         hooks["leave"] = "type nat hook postrouting priority 100; policy accept;"
         chains["leave"] = (
             f"meta mark and {MASQUERADE_MARK} == {MASQUERADE_MARK} masquerade fully-random",

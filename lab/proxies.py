@@ -26,6 +26,10 @@ from lab.kinds import ProxiedService
 from lab.ruleset import Ruleset, changes
 from lab.topology import IPVS_STRICT_ARP, NFTABLES, Topology
 
+FORGET_S = "5"
+"""How long a node's kernel remembers where it sent a first packet that nobody answered; usually 120 s. A lab's client asks so often
+that it uses each of its ports again after 20 s, and would be sent to an endpoint that is long gone."""
+
 
 class DataplaneError(RuntimeError):
     """nft refused a rule set; the message is its own."""
@@ -123,6 +127,8 @@ class Proxies:
             commands = "".join(map(changes, before or (None,) * len(FAMILIES), wanted))
             if commands:
                 await apply(self._topology.netns(name), commands)
+            if before is None:
+                await netns.settle(self._topology.netns(name), {"net/netfilter/nf_conntrack_tcp_timeout_syn_sent": FORGET_S})
             self._in_force[name] = wanted
             await self._health[name].serve(dataplane.health(services, slices, node=node))
             await self._hold(name, local)

@@ -5,7 +5,7 @@ of JSON: commands on standard input, observations on standard output. All times 
 in every process of the machine, so they can be put beside the times in the speakers' logs.
 
 How an outage is measured: a new TCP connection is started every 10 ms whatever became of the others, each with a limit of
-250 ms for connecting and getting an answer; the outage is the time from the last start that was answered before the gap to
+250 ms, unless told otherwise, for connecting and getting an answer; the outage is the time from the last start that was answered before the gap to
 the first start that was answered after it. Nothing is retried and nothing is averaged.
 """
 
@@ -39,6 +39,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag="ask"):
     port: int = 80
     good: int = 0
     every_s: float = EVERY_S
+    limit_s: float = LIMIT_S
 
 
 class Rest(msgspec.Struct, frozen=True, kw_only=True, tag="rest"):
@@ -124,7 +125,7 @@ def _say(observation: Observation) -> None:
     sys.stdout.buffer.flush()
 
 
-async def _attempt(address: str, port: int) -> Attempt:
+async def _attempt(address: str, port: int, limit_s: float) -> Attempt:
     """Open a connection, ask for the page, read the answer's head."""
     loop = asyncio.get_running_loop()
     start = time.monotonic()
@@ -133,14 +134,14 @@ async def _attempt(address: str, port: int) -> Attempt:
     connection.setblocking(False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_WAIT)
     try:
-        async with asyncio.timeout(LIMIT_S):
+        async with asyncio.timeout(limit_s):
             await loop.sock_connect(connection, (address, port))
             await loop.sock_sendall(connection, f"GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
             answer = await loop.sock_recv(connection, 4096)
         if not answer.startswith(b"HTTP/1.1 200 "):
             detail = answer.split(b"\r\n", 1)[0].decode(errors="replace") or "connection closed"
     except TimeoutError:
-        detail = f"no answer within {LIMIT_S:g} s"
+        detail = f"no answer within {limit_s:g} s"
     except OSError as error:
         detail = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text hides which error it was.
     finally:
@@ -156,7 +157,7 @@ async def _ask(command: Ask) -> None:
 
     async def one() -> None:
         nonlocal good
-        attempt = await _attempt(command.address, command.port)
+        attempt = await _attempt(command.address, command.port, command.limit_s)
         _say(attempt)
         good += attempt.good
         if command.good and good >= command.good:

@@ -40,9 +40,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Another machine announced or answered for an address that is answered here."""
+    """Another machine announced an address that is answered here; `by` is its node, None if the machine is not known."""
 
     address: IPAddress
+    by: NodeName | None = None
 
 
 Event = Yield | Settle | Heard
@@ -77,7 +78,7 @@ class Handover:
     def __init__(self) -> None:
         self._given: dict[IPAddress, _Given] = {}
         self._progress: dict[NodeName, float] = {}
-        self._heard: dict[IPAddress, float] = {}
+        self._heard: dict[IPAddress, tuple[float, NodeName | None]] = {}
 
     def __contains__(self, address: object) -> bool:
         return address in self._given
@@ -99,7 +100,8 @@ class Handover:
                     known = self._given.get(address)
                     if known is None or known.to != to:
                         self._given[address] = _Given(to, now)
-                    if now - self._heard.get(address, float("-inf")) <= HEARD_BEFORE_S:
+                    at, by = self._heard.get(address, (float("-inf"), None))
+                    if now - at <= HEARD_BEFORE_S and by in {to, None}:
                         released.append(self._release(address, Cause.SUCCESSOR_HEARD, now))
             case Settle():
                 for address in event.addresses:
@@ -109,7 +111,7 @@ class Handover:
                 if event.address in self._given:
                     released.append(self._release(event.address, Cause.SUCCESSOR_HEARD, now))
                 else:
-                    self._heard[event.address] = now
+                    self._heard[event.address] = (now, event.by)
             case _:
                 assert_never(event)
         return released
@@ -118,7 +120,7 @@ class Handover:
         """Give up waiting for those who are silent for too long."""
         late = [address for address, one in self._given.items() if now >= self._limit(one)]
         released = [self._release(address, Cause.SUCCESSOR_SILENT, now) for address in late]
-        for address in [address for address, at in self._heard.items() if now - at > HEARD_BEFORE_S]:
+        for address in [address for address, (at, _) in self._heard.items() if now - at > HEARD_BEFORE_S]:
             del self._heard[address]
         if not self._given:
             self._progress.clear()

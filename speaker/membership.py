@@ -110,6 +110,7 @@ class Membership:
         self._released = False
         self._hold_said = ""
         self._names: frozenset[NodeName] = frozenset({me})
+        self._all_ours = False
         self._fed_others: Mapping[IPAddress, NodeName] | None = None
         self._fed_names: frozenset[NodeName] = frozenset()
 
@@ -117,6 +118,11 @@ class Membership:
     def names(self) -> frozenset[NodeName]:
         """The members that are alive or suspected, this one included."""
         return self._names
+
+    @property
+    def all_ours(self) -> bool:
+        """Whether every member is known to be of this package."""
+        return self._all_ours
 
     @property
     def hold(self) -> str:
@@ -358,6 +364,7 @@ class Membership:
         if self._released and self._joining.hold:
             return  # A gossip that was begun anew knows less than the one before, until it has joined.
         names = self._present()
-        if names != self._names:
-            self._names = names
+        all_ours = self._agent is not None and all(one.profile for one in self._agent.members())
+        if (names, all_ours) != (self._names, self._all_ours):
+            self._names, self._all_ours = names, all_ours
             self._dirty.set()

@@ -158,6 +158,7 @@ class Observer:
         self,
         *,
         members: frozenset[NodeName] | None,
+        all_ours: bool = False,
         hold: str,
         links: Sequence[Link],
         refused: Mapping[InterfaceName, str] = MappingProxyType({}),
@@ -169,7 +170,7 @@ class Observer:
         `refused` says of links on which no socket could be opened why not.
         """
         before = self.world
-        cluster = self._look_at_cluster(before.cluster, members)
+        cluster = self._look_at_cluster(before.cluster, members, all_ours)
         services, sharers, changed = self._look_at_services(before)
         considered = before.links
         if self._seen_links != (links, refused):
@@ -183,7 +184,7 @@ class Observer:
         lost, everybody = _compare(before.cluster, cluster)
         return Changes(changed, lost, everybody, own)
 
-    def _look_at_cluster(self, before: Cluster, members: frozenset[NodeName] | None) -> Cluster:
+    def _look_at_cluster(self, before: Cluster, members: frozenset[NodeName] | None, all_ours: bool) -> Cluster:  # noqa: FBT001 - a fact
         config, nodes = before.config, before.nodes
         sources: tuple[Store[Any], ...] = (
             self._stores.pools,
@@ -200,9 +201,9 @@ class Observer:
             self._bgp_known = changed = True
         if changed:
             config = self._compile()
-        if config == before.config and nodes == before.nodes and members == before.members:
+        if (config, nodes, members, all_ours) == (before.config, before.nodes, before.members, before.all_ours):
             return before
-        return Cluster(config, nodes, members, before.honour_exclude_label)
+        return Cluster(config, nodes, members, before.honour_exclude_label, all_ours)
 
     def _compile(self) -> Config:
         namespaces = {view.metadata.name: view.metadata.labels or {} for view in self._stores.namespaces.snapshot().values()}
@@ -280,7 +281,7 @@ def _compare(before: Cluster, after: Cluster) -> tuple[frozenset[NodeName], bool
     lost_nodes = frozenset(before.nodes.keys() - after.nodes.keys())
     remaining = {name: node for name, node in before.nodes.items() if name not in lost_nodes}
     only_losses = (
-        before.config == after.config
+        (before.config, before.all_ours) == (after.config, after.all_ours)
         and remaining == after.nodes
         and (before.members is None) == (after.members is None)
         and (after.members or frozenset()) <= (before.members or frozenset())
@@ -295,6 +296,7 @@ def service_of(view: objects.Service, slices: Iterable[objects.EndpointSlice], l
     addresses, unreadable = _addresses(view.status.load_balancer.ingress or ())
     annotations = view.metadata.annotations or {}
     usable = [one for part in slices for one in part.endpoints or () if _usable(one)]
+    lasting = {one.node_name for one in usable if not one.conditions.terminating}
     local = view.spec.external_traffic_policy == TrafficPolicy.LOCAL
     pool = next((annotations[name] for name in POOL_ANNOTATIONS if annotations.get(name)), None)
     return Service(
@@ -304,6 +306,7 @@ def service_of(view: objects.Service, slices: Iterable[objects.EndpointSlice], l
         labels=MappingProxyType(view.metadata.labels or {}),
         ready=bool(usable),
         ready_nodes=frozenset(NodeName(one.node_name) for one in usable if one.node_name),
+        ending_nodes=frozenset(NodeName(one.node_name) for one in usable if one.node_name and one.node_name not in lasting),
         may_share=any(name in annotations for name in SHARE_ANNOTATIONS),
         unreadable=unreadable,
         allocated_from=None if pool is None else PoolName(pool),

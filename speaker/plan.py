@@ -15,7 +15,7 @@ from speaker.election import elect
 from speaker.eligibility import Ineligible
 from speaker.layer2 import interfaces
 from speaker.reason import Reason
-from speaker.world import Service, World
+from speaker.world import Service, TrafficPolicy, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ def decide(service: Service, world: World) -> Decision:
         reason, detail = _why_nobody(service, own, world)
         return Decision(service.key, service.addresses, None, reason, detail)
     ranking = elect(service.addresses[0], may, eligibility.scores(found, world.cluster))
+    if world.cluster.all_ours and (ending := _ending(service, world)):
+        ranking = tuple(sorted(ranking, key=lambda node: node in ending))
     announce, reason, detail = _here(service, found.advertisements, ranking, world)
     return Decision(service.key, service.addresses, announce, reason, detail, ranking)
 
@@ -79,6 +81,17 @@ def _agreed_with_sharers(service: Service, own: tuple[NodeName, ...], world: Wor
         if accepted:
             may = tuple(node for node in may if node in accepted)
     return may
+
+
+def _ending(service: Service, world: World) -> frozenset[NodeName]:
+    """The nodes where the last endpoint of a Local Service at the same first address is about to end.
+
+    They still serve, and for MetalLB they are as good as any. But when such an endpoint ends, requests fail until the address
+    has moved; so it moves before, if there is another node, and if no MetalLB speaker is there that would not follow.
+    """
+    sharers = (world.services.get(key) for key in {service.key, *world.sharers.get(service.addresses[0], ())})
+    found = (one.ending_nodes for one in sharers if one is not None and one.policy is TrafficPolicy.LOCAL)
+    return frozenset[NodeName]().union(*found)
 
 
 def _why_nobody(service: Service, own: tuple[NodeName, ...], world: World) -> tuple[Reason, str]:

@@ -36,6 +36,7 @@ class Surroundings:
     """What is looked at beside the stores, asked anew each time. `members` gives None if gossip is disabled."""
 
     members: Callable[[], frozenset[NodeName] | None]
+    all_ours: Callable[[], bool]
     hold: Callable[[], str]
     isolation: Callable[[], str]
     speakers: Callable[[], Mapping[bytes, NodeName]]
@@ -119,6 +120,7 @@ class Reconciler:
         links, compiled = self._observer.links, self._observer.compiled
         changes = self._observer.look(
             members=self._around.members(),
+            all_ours=self._around.all_ours(),
             hold=self._around.hold(),
             links=self._around.links(),
             refused=self._engine.refused(),
@@ -207,9 +209,10 @@ class Reconciler:
         """Another machine spoke for an address that is owned here; called by the engine."""
         now = asyncio.get_running_loop().time()
         disputed = claimed.address not in self._handover
-        self._release(self._handover.handle(Heard(claimed.address), now))
+        speakers = self._around.speakers()
+        if claimed.to_all:  # An answer may be that of the owner before, to what was announced here.
+            self._release(self._handover.handle(Heard(claimed.address, speakers.get(claimed.mac)), now))
         if disputed:
-            speakers = self._around.speakers()
             if claimed.mac not in speakers:
                 self._metrics.foreign_claim(claimed.address)
             self._claims.handle(Speakers(speakers, self._around.members() or frozenset()), now)

@@ -110,6 +110,7 @@ class Speaker:
             ),
             Surroundings(
                 members=lambda: None if member is None else member.names,
+                all_ours=lambda: member is not None and member.all_ours,
                 hold=lambda: "" if member is None else member.hold,
                 speakers=lambda: {} if member is None else member.speakers,
                 isolation=lambda: "" if member is None else member.isolation,

@@ -32,7 +32,8 @@ class Service:
 
     `unreadable` is the text of a status entry that is not an address, or empty. `may_share` says that one of the
     allow-shared-ip annotations is present, whatever its value. `ready_nodes` are the nodes with a usable endpoint;
-    `ready` is also true if a usable endpoint names no node. `allocated_from` is the pool named by the controller.
+    `ready` is also true if a usable endpoint names no node; `ending_nodes` are those whose usable endpoints are all about to end.
+    `allocated_from` is the pool named by the controller.
     """
 
     key: ServiceKey
@@ -41,6 +42,7 @@ class Service:
     labels: Mapping[str, str] = field(default_factory=_no_labels)
     ready: bool = False
     ready_nodes: frozenset[NodeName] = frozenset()
+    ending_nodes: frozenset[NodeName] = frozenset()
     may_share: bool = False
     unreadable: str = ""
     allocated_from: PoolName | None = None
@@ -86,13 +88,15 @@ class Cluster:
     """What all speakers agree on once their watches and their gossip have caught up.
 
     Compared by identity, so that what is derived from it can be kept until it is replaced. `members` is None if gossip is
-    disabled: then every Node counts as having a speaker. `honour_exclude_label` is off with --ignore-exclude-lb.
+    disabled: then every Node counts as having a speaker. `all_ours` says that every member decides as this package does, so
+    that a rule of ours beyond MetalLB's makes no two owners. `honour_exclude_label` is off with --ignore-exclude-lb.
     """
 
     config: Config = EMPTY
     nodes: Mapping[NodeName, Node] = field(default_factory=lambda: MappingProxyType({}))
     members: frozenset[NodeName] | None = None
     honour_exclude_label: bool = True
+    all_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -64,14 +64,8 @@ def resource_list(registry: Registry, group: str, version: str) -> Json | None:
         for name in subresources(resource):
             sub_group, sub_version, kind = _SUB_KINDS.get(name, ("", "", resource.kind))
             where = {"group": sub_group, "version": sub_version} if sub_group else {}
-            row = {
-                "name": f"{resource.plural}/{name}",
-                "singularName": "",
-                "namespaced": resource.namespaced,
-                **where,
-                "kind": kind,
-            }
-            rows.append({**row, "verbs": list(_SUB_VERBS[name])})
+            row = {"name": f"{resource.plural}/{name}", "singularName": "", "namespaced": resource.namespaced, **where}
+            rows.append({**row, "kind": kind, "verbs": _SUB_VERBS[name]})
     out: Json = {"kind": "APIResourceList", "groupVersion": f"{group}/{version}" if group else version, "resources": rows}
     if group:
         out["apiVersion"] = "v1"
@@ -130,33 +124,20 @@ def openapi_index(registry: Registry) -> Json:
     return {"paths": paths}
 
 
-_PARAMETERS = {
-    "list": ("labelSelector", "fieldSelector", "limit", "continue", "resourceVersion", "watch", "allowWatchBookmarks", "timeoutSeconds"),
-    "post": ("dryRun", "fieldManager", "fieldValidation"), "put": ("dryRun", "fieldManager", "fieldValidation"),
-    "patch": ("dryRun", "fieldManager", "fieldValidation", "force"), "delete": ("dryRun", "gracePeriodSeconds", "propagationPolicy"),
-    "deletecollection": ("dryRun", "labelSelector", "fieldSelector"), "get": ("pretty",),
-}  # fmt: skip
-_WORDS = {"list": "list", "post": "create", "put": "replace", "patch": "patch", "delete": "delete", "get": "read"}
+_PARAMETERS = tuple(
+    {"name": name, "in": "query", "schema": {"type": "string"}} for name in ("dryRun", "fieldManager", "fieldValidation")
+)
+# Strategic merge is not listed: kubectl then patches by the types it was built with, which are complete.
+_PATCHES: Json = {
+    m: {} for m in ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+}
 
 
-def _operation(resource: Resource, action: str, *, sub: str = "") -> Json:
-    group = "".join(p.capitalize() for p in (resource.group or "core").removesuffix(".k8s.io").split("."))
-    scope = "Namespaced" if resource.namespaced else ""
-    tail = f"{scope}{resource.kind}{sub.capitalize()}"
-    where = f"{group}{resource.version.capitalize()}"
-    name = f"delete{where}Collection{tail}" if action == "deletecollection" else f"{_WORDS[action]}{where}{tail}"
+def _operation(resource: Resource, action: str) -> Json:
+    """What kubectl looks for in an operation: the kind it is about, and how it can be tried."""
     kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-    # Strategic merge is not listed: kubectl then patches by the types it was built with, which are complete.
-    content: Json = {
-        m: {} for m in ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
-    }
-    body = {"requestBody": {"content": content}} if action == "patch" else {}
-    return {
-        **body,
-        "operationId": name, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": kind,
-        "parameters": [{"name": p, "in": "query", "schema": {"type": "string"}} for p in _PARAMETERS[action]],
-        "responses": {"200": {"description": "OK"}},
-    }  # fmt: skip
+    body = {"requestBody": {"content": _PATCHES}} if action == "patch" else {}
+    return {**body, "x-kubernetes-action": action, "x-kubernetes-group-version-kind": kind, "parameters": _PARAMETERS}
 
 
 def _paths(resources: Iterable[Resource]) -> Json:
@@ -164,17 +145,11 @@ def _paths(resources: Iterable[Resource]) -> Json:
     for resource in resources:
         root = f"/{_document_path(resource.group, resource.version)}"
         base = f"{root}/namespaces/{{namespace}}/{resource.plural}" if resource.namespaced else f"{root}/{resource.plural}"
-        collection: Json = {}
-        if "list" in resource.verbs:
-            collection["get"] = _operation(resource, "list")
-        collection["post"] = _operation(resource, "post")
-        if "deletecollection" in resource.verbs:
-            collection["delete"] = _operation(resource, "deletecollection")
-        out[base] = collection
+        out[base] = {"post": _operation(resource, "post")}
         if "get" in resource.verbs:
-            out[f"{base}/{{name}}"] = {m: _operation(resource, m) for m in ("get", "put", "delete", "patch")}
-        if resource.status:
-            out[f"{base}/{{name}}/status"] = {m: _operation(resource, m, sub="status") for m in ("get", "put", "patch")}
+            out[base] |= {"get": _operation(resource, "list"), "delete": _operation(resource, "deletecollection")}
+            for path in (f"{base}/{{name}}", *([f"{base}/{{name}}/status"] if resource.status else [])):
+                out[path] = {action: _operation(resource, action) for action in ("get", "put", "delete", "patch")}
     return out
 
 

@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import os
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +23,7 @@ import msgspec
 from kube.errors import KubeError
 from kube.objects import Service
 from kube.resources import L2_ADVERTISEMENTS, NODES, SERVICES
-from lab import capture, control, daemons, lifecycle, namespaces, netns
+from lab import asking, capture, control, daemons, lifecycle
 from lab.chaos import verdicts
 from lab.chaos.plan import ROUND_S, Deed, Exclude, KillProcess, Narrow, Round, Step, plan
 from lab.chaos.verdicts import Sample
@@ -99,7 +95,10 @@ async def _run(where: Paths, rounds: Sequence[Round], services: int) -> list[str
         file = record.directory / "client.pcap"
         async with (
             capture.capturing(stage.topology, stage.topology.client.name, file, only=capture.ANNOUNCEMENTS),
-            _meanwhile(ask=_ask(stage.topology, sorted(addresses)), sample=_sample(stage, record)),
+            _meanwhile(
+                ask=asking.ask(stage.topology, stage.topology.client.name, sorted(addresses), every_s=ASK_EVERY_S),
+                sample=_sample(stage, record),
+            ),
         ):
             await _calm(stage, record, len(addresses))
             for number, steps in enumerate(rounds, start=1):
@@ -241,22 +240,6 @@ async def _meanwhile(**parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         finally:
             for task in tasks:
                 task.cancel()
-
-
-async def _ask(topology: Topology, addresses: Sequence[str]) -> None:
-    """Ask for one address after the other from the client, past its kernel; the answers are the capture's business."""
-    client = topology.client
-    mac = bytes.fromhex(client.mac.replace(":", ""))
-    head = b"\xff" * 6 + mac + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + client.ip.packed + bytes(6)
-    with namespaces.inside(topology.netns(client.name)):
-        packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    with packets:
-        packets.bind((netns.NODE_LINK, 0))
-        packets.setblocking(False)
-        for address in itertools.cycle(addresses):
-            with contextlib.suppress(OSError):  # The cable is pulled, or the queue is full.
-                packets.send(head + IPv4Address(address).packed)
-            await asyncio.sleep(ASK_EVERY_S)
 
 
 async def _sample(stage: Stage, record: Record) -> None:

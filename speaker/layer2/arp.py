@@ -55,10 +55,11 @@ class ArpRequest:
 
 @dataclass(frozen=True, slots=True)
 class ArpReply:
-    """Somebody says that `sender_ip` is at `sender_mac`, asked or not."""
+    """Somebody says that `sender_ip` is at `sender_mac`, asked or not. `destination` is the Ethernet header's."""
 
     sender_mac: bytes
     sender_ip: bytes
+    destination: bytes = BROADCAST
 
 
 def read(frame: bytes) -> ArpRequest | ArpReply | Drop:
@@ -77,7 +78,7 @@ def read(frame: bytes) -> ArpRequest | ArpReply | Drop:
     if sender[0] & 1 or not any(sender):
         return Drop.BAD_SENDER
     if opcode == _OPCODE_REPLY:
-        return ArpReply(sender, frame[_SENDER_IP])
+        return ArpReply(sender, frame[_SENDER_IP], frame[_DESTINATION])
     return ArpRequest(frame[_DESTINATION], sender, frame[_SENDER_IP], frame[_TARGET_IP])
 
 

@@ -84,12 +84,13 @@ class Solicitation:
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """Somebody says that `target` is at `mac`. `source_mac` is the sender in the Ethernet header."""
+    """Somebody says that `target` is at `mac`. `source_mac` and `destination_mac` are the Ethernet header's."""
 
     source_mac: bytes
     mac: bytes
     source: bytes
     target: bytes
+    destination_mac: bytes = ALL_NODES_MAC
 
 
 def read(frame: bytes) -> Solicitation | Advertisement | Drop:
@@ -148,7 +149,8 @@ def _solicitation(frame: bytes, source_mac: bytes, target: bytes, options: dict[
 def _advertisement(frame: bytes, source_mac: bytes, target: bytes, options: dict[int, bytes]) -> Advertisement | Drop:
     if frame[_DESTINATION.start] == 0xFF and frame[_FLAGS] & SOLICITED:
         return Drop.BAD_DESTINATION
-    return Advertisement(source_mac, options.get(_TARGET_LINK_LAYER, source_mac), frame[_SOURCE], target)
+    claimed = options.get(_TARGET_LINK_LAYER, source_mac)
+    return Advertisement(source_mac, claimed, frame[_SOURCE], target, frame[_DESTINATION_MAC])
 
 
 def _link_layer_options(options: bytes) -> dict[int, bytes] | None:

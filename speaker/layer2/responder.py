@@ -117,11 +117,15 @@ class SendFrame:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Somebody with another MAC address, 6 bytes, says that an address which is owned here is theirs."""
+    """Somebody with another MAC address, 6 bytes, says that an address which is owned here is theirs.
+
+    `to_all` tells an announcement from an answer to one machine: an owner also answers the first announcement of the next one.
+    """
 
     interface: InterfaceName
     address: IPAddress
     mac: bytes
+    to_all: bool = True
 
 
 Effect = SendFrame | Claimed
@@ -220,21 +224,24 @@ class Responder:
         match heard.message:
             case arp.ArpRequest() as request:
                 return [
-                    *self._claim(heard.interface, port, request.sender_ip, request.sender_mac),
+                    *self._claim(heard.interface, port, request.sender_ip, request.sender_mac, request.destination),
                     *_reply(heard, port, request),
                 ]
             case arp.ArpReply() as reply:
-                return self._claim(heard.interface, port, reply.sender_ip, reply.sender_mac)
+                return self._claim(heard.interface, port, reply.sender_ip, reply.sender_mac, reply.destination)
             case ndp.Solicitation() as question:
                 return _advertise(heard, port, question)
             case ndp.Advertisement() as said:
-                return [] if said.source_mac in self._macs else self._claim(heard.interface, port, said.target, said.mac)
+                if said.source_mac in self._macs:
+                    return []
+                return self._claim(heard.interface, port, said.target, said.mac, said.destination_mac)
             case _:
                 assert_never(heard.message)
 
-    def _claim(self, interface: InterfaceName, port: _Port, claimed: bytes, mac: bytes) -> list[Effect]:
+    def _claim(self, interface: InterfaceName, port: _Port, claimed: bytes, mac: bytes, destination: bytes) -> list[Effect]:
         found = port.replies.get(claimed)
-        return [] if found is None or mac in self._macs else [Claimed(interface, found[0], mac)]
+        to_all = bool(destination[0] & 1)
+        return [] if found is None or mac in self._macs else [Claimed(interface, found[0], mac, to_all)]
 
     def _own(self, changes: Mapping[IPAddress, frozenset[InterfaceName]], now: float) -> None:
         for address, interfaces in changes.items():

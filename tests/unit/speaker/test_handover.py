@@ -50,6 +50,13 @@ def test_a_successor_that_learnt_of_the_move_first_is_not_waited_for() -> None:
     assert handover.handle(Yield({VIP: B}), 1.0 + HEARD_BEFORE_S) == [Release(VIP, B, Cause.SUCCESSOR_HEARD, 0.0)]
 
 
+def test_what_another_node_announced_before_is_not_the_successor() -> None:
+    handover = Handover()
+    handover.handle(Heard(VIP, C), 1.0)
+    assert handover.handle(Yield({VIP: B}), 1.1) == []
+    assert handover.handle(Heard(VIP, B), 1.2) != []
+
+
 def test_what_was_heard_long_ago_does_not_count() -> None:
     handover = Handover()
     handover.handle(Heard(VIP), 1.0)

@@ -164,6 +164,17 @@ def test_an_endpoint_is_usable_if_it_is_ready_or_serves(conditions: dict[str, bo
     assert seen.ready is usable
 
 
+def test_a_node_whose_usable_endpoints_all_terminate_is_ending() -> None:
+    going = {"ready": False, "serving": True, "terminating": True}
+    seen = service_of(service(), [endpoints("b", conditions=going)], "")
+    assert seen is not None
+    assert (seen.ready_nodes, seen.ending_nodes) == (nodes("b"), nodes("b"))
+    parts = [endpoints("b", conditions=going), endpoints("b", "c", conditions={"ready": True}, name="second")]
+    seen = service_of(service(), parts, "")
+    assert seen is not None
+    assert (seen.ready_nodes, seen.ending_nodes) == (nodes("b c"), nodes(""))
+
+
 @pytest.mark.parametrize(
     ("kind", "own_class", "flag", "served"),
     [

@@ -26,6 +26,7 @@ from tests.builders_speaker import (
 )
 
 LOCAL = TrafficPolicy.LOCAL
+TEXTS = [f"192.0.2.{last}" for last in range(1, 100)]
 
 
 def everywhere(service: Service, world: World) -> list[Decision]:
@@ -117,6 +118,32 @@ def test_local_policy_leaves_nodes_with_a_ready_endpoint_only() -> None:
     world = a_world("a b c", web)
     assert decide(web, world).ranking == ("b",)
     assert decide(web, world).reason is Reason.NO_LOCAL_ENDPOINT
+
+
+@pytest.mark.parametrize(("all_ours", "first"), [(True, "b"), (False, "a")])
+def test_an_address_leaves_a_node_before_its_last_endpoint_ends(*, all_ours: bool, first: str) -> None:
+    """Unless a MetalLB speaker is there, which would not follow."""
+    quick = next(text for text in TEXTS if elect(ip_address(text), [NodeName("a"), NodeName("b")], {})[0] == "a")
+    web = a_service(address=quick, policy=LOCAL, ready_on="a b", ending_on="a")
+    world = a_world("a b", web)
+    world = replace(world, cluster=replace(world.cluster, all_ours=all_ours))
+    assert decide(web, world).ranking[0] == first
+    assert set(decide(web, world).ranking) == {"a", "b"}
+
+
+def test_an_address_stays_where_its_last_endpoint_ends_if_there_is_no_other_node() -> None:
+    web = a_service(policy=LOCAL, ready_on="a b", ending_on="a b")
+    world = a_world("a b", web)
+    ours = replace(world, cluster=replace(world.cluster, all_ours=True))
+    assert decide(web, ours).ranking == decide(web, world).ranking
+
+
+def test_sharers_leave_a_node_together() -> None:
+    web = a_service("web", policy=LOCAL, ready_on="a b", ending_on="a")
+    dns = a_service("dns", policy=LOCAL, ready_on="a b", ending_on="")
+    world = a_world("a b", web, dns)
+    ours = replace(world, cluster=replace(world.cluster, all_ours=True))
+    assert decide(web, ours).ranking == decide(dns, ours).ranking == ("b", "a")
 
 
 def test_cluster_policy_needs_no_endpoint_on_the_announcing_node() -> None:

@@ -71,6 +71,7 @@ class Stage:
             self.stores,
             Observer(self.stores, ME, lb_class="", honour_exclude_label=True, excluded=interfaces.exclusion(["^lo$"])),
             Surroundings(
+                all_ours=lambda: True,
                 members=lambda: self.members,
                 hold=lambda: self.hold,
                 isolation=lambda: self.isolation,

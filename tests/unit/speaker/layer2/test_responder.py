@@ -345,6 +345,24 @@ def test_a_strangers_gratuitous_request_is_a_claim_and_a_question() -> None:
     assert answer.form is Form.REPLY
 
 
+@pytest.mark.parametrize(
+    ("message", "to_all"),
+    [
+        (ArpReply(OTHER_MAC, VIP.packed, MAC), False),
+        (ArpReply(OTHER_MAC, VIP.packed), True),
+        (Advertisement(OTHER_MAC, OTHER_MAC, ASKER6, VIP6.packed, MAC), False),
+        (Advertisement(OTHER_MAC, OTHER_MAC, ASKER6, VIP6.packed), True),
+    ],
+)
+def test_an_answer_to_one_machine_is_told_from_an_announcement(message: Message, *, to_all: bool) -> None:
+    responder = a_dual_responder()
+    here = frozenset({ETH0})
+    responder.handle(Own({VIP: here, VIP6: here}), 0.0)
+    (claim,) = responder.handle(Heard(ETH0, message), 1.0)
+    assert isinstance(claim, Claimed)
+    assert claim.to_all is to_all
+
+
 def test_our_own_announcements_heard_on_another_interface_are_no_claim() -> None:
     responder = Responder()
     responder.handle(Faces({ETH0: Face(MAC, link_local=LINK_LOCAL), ETH1: Face(OTHER_MAC)}), 0.0)
