@@ -21,10 +21,9 @@ from typing import Any, Final
 
 import aiohttp
 import msgspec
-import yaml
 
 from lab.apiserver.pki import DNS_NAMES, Authority
-from lab.apiserver.server import Listen, Served, bind, dialler, kubeconfig_for, remembered
+from lab.apiserver.server import Listen, Served, bind, dialler, remembered, write_kubeconfig
 from lab.apiserver.services import API_SERVICE_ADDRESS, RANGES
 
 ENVIRONMENT: Final = "KUBEBUILDER_ASSETS"
@@ -235,9 +234,6 @@ async def start(programs: Path, listen: Sequence[Listen], state: Path) -> Served
         await _until_ready(url, pki.certificate_path, token, (etcd, server), logs)
         mirror = asyncio.create_task(_keep_endpoints(url, pki.certificate_path, token), name="endpoints")
         stack.callback(mirror.cancel)
-        kubeconfig = state / "kubeconfig"
-        kubeconfig.touch(mode=0o600)
-        document = kubeconfig_for(url, pki.certificate_path.read_bytes(), token)
-        kubeconfig.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        kubeconfig = write_kubeconfig(state, url, pki.certificate_path.read_bytes(), token)
         return Served(url, pki.certificate_path, token, kubeconfig, stack.pop_all())
     raise AssertionError("the block above returns")

@@ -23,8 +23,8 @@ from lab.apiserver import conversion, crds
 from lab.apiserver.api import Call
 from lab.apiserver.conversion import Missing
 from lab.apiserver.errors import ApiError
-from lab.apiserver.kinds import selector_holds
 from lab.apiserver.resources import Resource
+from lab.apiserver.selectors import matches, of_object
 from lab.apiserver.store import Store, Stored
 
 Json = dict[str, Any]
@@ -105,10 +105,10 @@ class Webhooks:
 
     def _selected(self, hook: Json, namespace: str, subject: Json, before: Json | None) -> bool:
         labels = [(d.get("metadata") or {}).get("labels") or {} for d in (subject, before) if d is not None]
-        if not any(selector_holds(hook["objectSelector"], found) for found in labels):
+        if not any(matches(of_object(hook["objectSelector"]), found) for found in labels):
             return False
         stored = self._store.get("namespaces", ("", namespace)) if namespace else None
-        return stored is None or selector_holds(hook["namespaceSelector"], dict(stored.labels))
+        return stored is None or matches(of_object(hook["namespaceSelector"]), stored.labels)
 
     def _address(self, config: Json) -> tuple[str, str]:
         """URL to call and the host name the certificate must have."""

@@ -23,7 +23,7 @@ STREAM_TYPES = ", application/json;stream=watch, application/vnd.kubernetes.prot
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the client wants the answer: form is json, yaml, Table, PartialObjectMetadata or PartialObjectMetadataList."""
+    """How the client wants the answer: form is json, Table, PartialObjectMetadata or PartialObjectMetadataList."""
 
     form: str
     version: str = "v1"
@@ -40,7 +40,6 @@ class Target:
     namespace: str | None
     name: str
     sub: str
-    watch: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,10 @@ class Answer:
     body: bytes
     content_type: str = JSON_TYPE
     headers: Mapping[str, str] | None = None
+
+
+PLAIN = "text/plain; charset=utf-8"
+NO_PAGE = Answer(404, b"404 page not found\n", PLAIN)
 
 
 def negotiate(accept: str, *, stream_text: str) -> Format:
@@ -64,11 +67,11 @@ def negotiate(accept: str, *, stream_text: str) -> Format:
     for clause in (accept or "*/*").split(","):
         media, *parameters = (p.strip() for p in clause.split(";"))
         options = dict(p.split("=", 1) for p in parameters if "=" in p)
-        if media not in {"*/*", "application/*", JSON_TYPE, "application/yaml"}:
+        if media not in {"*/*", "application/*", JSON_TYPE}:
             continue
         wanted = options.get("as", "")
         if not wanted or options.get("g") == "apidiscovery.k8s.io":
-            return Format("yaml") if media == "application/yaml" else JSON
+            return JSON
         if wanted in {"Table", "PartialObjectMetadata", "PartialObjectMetadataList"} and options.get("v") in {"v1", "v1beta1"}:
             return Format(wanted, options["v"])
         plain_refused = True

@@ -18,25 +18,23 @@ from typing import Any
 
 import msgspec
 
-from lab.apiserver import apply, codec, crds, meta, patching, services, structural, typed
+from lab.apiserver import apply, codec, crds, kinds, meta, patching, rules, services, structural, typed
 from lab.apiserver.auth import ADMIN, User
 from lab.apiserver.errors import (
     MODIFIED,
     ApiError,
-    Cause,
     already_exists,
     bad_request,
     conflict,
-    expired,
     forbidden_request,
     internal,
     invalid,
+    invalid_value,
     not_found,
+    raw_invalid,
     unsupported_media_type,
 )
-from lab.apiserver.kinds import KINDS, Kind
 from lab.apiserver.resources import Registry, Resource, selecting_fields
-from lab.apiserver.rules import faults_by
 from lab.apiserver.selectors import Selector, matches
 from lab.apiserver.store import Key, Store, Stored
 
@@ -129,12 +127,7 @@ class Api:
         if rv == self.store.rv:
             objects, order = shelf.objects, shelf.sorted_keys()
         else:
-            try:
-                objects = self.store.state_at(resource.storage, rv)
-            except ApiError as error:
-                if after:
-                    raise self._expired_page(after) from error
-                raise
+            objects = self.store.state_at(resource.storage, rv)
             order = sorted(objects)
         found: list[Stored] = []
         for position, key in enumerate(order):
@@ -151,25 +144,13 @@ class Api:
             found.append(stored)
         return Page(rv, found)
 
-    def _expired_page(self, after: tuple[int, Key]) -> ApiError:
-        error = expired(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
-            "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing "
-            "with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the "
-            "time the first chunk was returned and now may show up in the list."
-        )
-        error.continue_token = encode_token(self.store.rv, after[1])
-        return error
-
     # Creating
 
     def create(self, resource: Resource, namespace: str, document: Json, call: Call) -> tuple[Json, Stored | None]:
         """Store a new object; the document is normalized already. Returns it as this resource shows it, and stored (None in a dry run)."""
         metadata = document["metadata"]
         self._place(resource, namespace, metadata)
-        if metadata.get("generateName") and not metadata.get("name"):
-            metadata["name"] = metadata["generateName"][:58] + "".join(self._rng.choice(_SUFFIX) for _ in range(5))
-        name = metadata.get("name", "")
+        name = self.choose_name(metadata)
         key = (namespace, name)
         self.check_namespace(resource, namespace, name)
         for gone in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
@@ -197,6 +178,12 @@ class Api:
         stored = self._put(resource, document)
         return (document if is_stored_form(resource) else self.document(resource, stored)), stored
 
+    def choose_name(self, metadata: Json) -> str:
+        """The name of a new object; one with a prefix gets the rest of its name here."""
+        if metadata.get("generateName") and not metadata.get("name"):
+            metadata["name"] = metadata["generateName"][:58] + "".join(self._rng.choice(_SUFFIX) for _ in range(5))
+        return str(metadata.get("name", ""))
+
     def _uuid(self) -> str:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
@@ -222,15 +209,10 @@ class Api:
         if stored is None:
             raise not_found("", "namespaces", namespace)
         if b'"deletionTimestamp"' in stored.body and msgspec.json.decode(stored.body)["metadata"].get("deletionTimestamp"):
-            message = (
-                f'{resource.qualified} "{name}" is forbidden: unable to create new content in namespace {namespace} because it is '
-                "being terminated"
-            )
-            cause = {
-                "reason": "NamespaceTerminating",
-                "message": f"namespace {namespace} is being terminated",
-                "field": "metadata.namespace",
-            }
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            message = f'{resource.qualified} "{name}" is forbidden: {why}'
+            said = f"namespace {namespace} is being terminated"
+            cause = {"reason": "NamespaceTerminating", "message": said, "field": "metadata.namespace"}
             raise forbidden_request(message, resource.group, resource.plural, name, causes=[cause])
 
     def _complete(self, resource: Resource, document: Json, old: Json | None, call: Call, *, status_only: bool) -> Json:
@@ -255,19 +237,19 @@ class Api:
             if causes:
                 raise invalid(resource.group, resource.kind, name, causes)
             return to_storage(resource, document)
-        kind = KINDS.get(resource.type_name, Kind())
+        name_of_type = resource.type_name
         document = to_storage(resource, document)
-        if not status_only:
-            kind.prepare(document, old)
-        kind.default(document)
-        typed.fill(document, resource.type_name if not resource.store_as else "CoreEvent")
-        if resource.type_name == "Service" and not status_only:
+        if not status_only and name_of_type in kinds.PREPARE:
+            kinds.PREPARE[name_of_type](document, old)
+        if name_of_type in kinds.DEFAULT:
+            kinds.DEFAULT[name_of_type](document)
+        typed.fill(document, name_of_type if not resource.store_as else "CoreEvent")
+        if name_of_type == "Service" and not status_only:
             faults = services.allocate(document, old, self.allocator, dry=call.dry_run)
             if faults:
                 raise invalid(resource.group, resource.kind, name, faults)
-            call.warn(services.warnings(document))
-        service_status = resource.type_name == "Service" and status_only
-        causes += faults_by(services.STATUS_RULES, document, old) if service_status else kind.faults(document, old)
+        table = "Service/status" if name_of_type == "Service" and status_only else name_of_type
+        causes += rules.faults(table, document, old)
         if causes:
             group = "" if resource.store_as else resource.group
             raise invalid(group, resource.kind, name, causes)
@@ -300,18 +282,12 @@ class Api:
                 raise not_found(resource.group, resource.plural, key[1])
             return self.create(resource, key[0], document, call)[0], True
         if rv is None and resource.needs_rv:
-            cause = Cause(
-                "FieldValueInvalid", "Invalid value: 0x0: must be specified for an update", "metadata.resourceVersion"
-            )
+            cause = raw_invalid("metadata.resourceVersion", "0x0", "must be specified for an update")
             raise invalid(resource.group, resource.plural, key[1], [cause])
         uid = metadata.get("uid")
         if uid and uid != stored.uid:
-            path = f"/registry/{resource.qualified}/{'/'.join(filter(None, key))}"
-            raise conflict(
-                resource.group, resource.plural, key[1],
-                f"StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
-                f"UID in precondition: {uid}, UID in object meta: {stored.uid}",
-            )  # fmt: skip
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {stored.uid}"
+            raise conflict(resource.group, resource.plural, key[1], why)
         return self._replace(resource, stored, document, call, sub, rv), False
 
     def _replace(self, resource: Resource, stored: Stored, document: Json, call: Call, sub: str, rv: int | None) -> Json:
@@ -413,9 +389,8 @@ class Api:
             raise bad_request(f"error decoding patch: {error}") from error
         if media != "application/json-patch+json" and not isinstance(patch, dict):
             word = {"list": "array", "str": "string"}.get(type(patch).__name__, "number")
-            raise bad_request(
-                f"error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
-            )
+            said = f"json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+            raise bad_request(f"error decoding patch: {said}")
         return patch
 
     def _decode_patched(self, resource: Resource, patched: Json, call: Call) -> Json:
@@ -423,16 +398,9 @@ class Api:
 
         def refuse(text: str) -> ApiError:
             shown = msgspec.json.encode(patched).decode()
-            cause = Cause("FieldValueInvalid", f"Invalid value: {_go_quoted(shown)}: {text}", "patch")
-            return invalid("", "", "", [cause])
+            return invalid("", "", "", [invalid_value("patch", shown, text)])
 
         if patched.get("kind") != resource.kind or patched.get("apiVersion") != resource.api_version:
-            other = self.registry.by_kind(resource.group, resource.version, str(patched.get("kind")))
-            try:
-                if other is not None and other.type_name:
-                    typed.decode(patched, other.type_name, [])
-            except typed.MismatchError as error:
-                raise refuse(str(error)) from error
             raise refuse(f'no kind "{patched.get("kind")}" is registered for version "{patched.get("apiVersion")}"')
         unknown: list[str] = []
         try:
@@ -466,11 +434,10 @@ class Api:
         owned = [e if e.get("time") else {**e, "time": self.timestamp()} for e in owned]
         call.applied = True
         document = self._decode_patched(resource, merged, call)
+        document["metadata"]["managedFields"] = owned
         if stored is None:
             self._place(resource, key[0], document["metadata"])
-            document["metadata"]["managedFields"] = owned
             return self.create(resource, key[0], document, call)[0], True
-        document["metadata"]["managedFields"] = owned
         return self._replace(resource, stored, document, call, sub, None), False
 
     # Deleting
@@ -482,19 +449,14 @@ class Api:
         self._preconditions(resource, stored, options)
         metadata = document["metadata"]
         if resource.type_name == "Namespace" and key[1] in IMMORTAL:
-            raise forbidden_request(
-                f'namespaces "{key[1]}" is forbidden: this namespace may not be deleted', "", "namespaces", key[1]
-            )
+            said = f'namespaces "{key[1]}" is forbidden: this namespace may not be deleted'
+            raise forbidden_request(said, "", "namespaces", key[1])
         finalizers = list(metadata.get("finalizers") or [])
         for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
             if options.policy == policy and finalizer not in finalizers:
                 finalizers.append(finalizer)
-        if (
-            resource.type_name == "CustomResourceDefinition"
-            and crds.FINALIZER not in finalizers
-            and not metadata.get("deletionTimestamp")
-        ):
-            finalizers.append(crds.FINALIZER)
+        if resource.type_name == "CustomResourceDefinition" and not metadata.get("deletionTimestamp"):
+            finalizers += [f for f in (crds.FINALIZER,) if f not in finalizers]
         grace = self._grace(resource, document, options)
         if finalizers or grace or resource.type_name == "Namespace":
             return self._mark(resource, stored, document, finalizers, grace, call), False
@@ -522,11 +484,8 @@ class Api:
             (options.rv, str(stored.rv), "ResourceVersion", "modified"),
         ):
             if asked and asked != held:
-                why = (
-                    f"the {word} in the precondition ({asked}) does not match the {word} in record ({held}). The object might have "
-                    f"been {what}"
-                )
-                raise conflict(resource.group, resource.kind, stored.key[1], why)
+                why = f"the {word} in the precondition ({asked}) does not match the {word} in record ({held})"
+                raise conflict(resource.group, resource.kind, stored.key[1], f"{why}. The object might have been {what}")
 
     def _mark(
         self, resource: Resource, stored: Stored, document: Json, finalizers: Sequence[str], grace: int, call: Call
@@ -660,14 +619,10 @@ def _spec_differs(new: Json, old: Json, resource: Resource) -> bool:
     apart = {"metadata", "status"} if resource.status else {"metadata"}
     if {k: v for k, v in new.items() if k not in apart} != {k: v for k, v in old.items() if k not in apart}:
         return True
-    watched = (
-        ("labels",)
-        if resource.type_name == "EndpointSlice"
-        else ("annotations",)
-        if resource.group == "apps" and resource.kind != "ReplicaSet"
-        else ()
+    watched = {"EndpointSlice": "labels", "Deployment": "annotations", "DaemonSet": "annotations"}.get(
+        resource.type_name, "name"
     )
-    return any(new["metadata"].get(m) != old["metadata"].get(m) for m in watched)
+    return bool(new["metadata"].get(watched) != old["metadata"].get(watched))
 
 
 def _parse_rv(text: str) -> int | None:
@@ -679,17 +634,9 @@ def _parse_rv(text: str) -> int | None:
     return int(text)
 
 
-def _go_quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def encode_token(rv: int, last: Key) -> str:
     """A continue token: the version of the first page and the last key given out."""
-    return (
-        base64.urlsafe_b64encode(msgspec.json.encode({"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(last)}))
-        .decode()
-        .rstrip("=")
-    )
+    return base64.urlsafe_b64encode(msgspec.json.encode({"v": "meta.k8s.io/v1", "rv": rv, "start": "/".join(last)})).decode()
 
 
 def decode_token(token: str) -> tuple[int, Key]:
@@ -700,8 +647,7 @@ def decode_token(token: str) -> tuple[int, Key]:
 
     """
     try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        content = msgspec.json.decode(raw)
+        content = msgspec.json.decode(base64.urlsafe_b64decode(token))
         namespace, _, name = content["start"].partition("/")
         return int(content["rv"]), (namespace, name)
     except (ValueError, KeyError, TypeError, msgspec.DecodeError) as error:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lab.apiserver import codec
+from lab.apiserver import codec, structural
 from lab.apiserver.errors import ApiError, Cause, bad_request, internal, invalid, required
 from lab.apiserver.resources import Resource
 from lab.apiserver.typed import SCHEMAS, MismatchError, decode
@@ -292,38 +292,16 @@ def read(resource: Resource, key: Key, data: bytes) -> Json:
     metadata["name"] = key[1]
     kind_shown = f"{version if resource.group else f'/{version}'}, Kind={kind}"
     intro = f"failed to create typed patch object ({metadata.get('namespace', '')}/{key[1]}; {kind_shown}): "
-    fault = _undeclared(document, schema_of(resource), "")
-    if fault:
-        raise internal(intro + fault)
+    unknown: list[str] = []
+    structural.prune(codec.copy_of(document), schema_of(resource), "", unknown)
+    if unknown:
+        raise internal(f"{intro}.{unknown[0]}: field not declared in schema")
     if resource.custom is None:
         try:
             decode(document, resource.type_name, [])
         except MismatchError as error:
             raise internal(intro + str(error)) from error
     return document
-
-
-def _undeclared(value: Any, schema: Json, path: str) -> str:
-    if isinstance(value, dict):
-        free = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("additionalProperties", False) is not False
-        for name, inner in value.items():
-            if not free and name not in (schema.get("properties") or {}):
-                return f"{path}.{name}: field not declared in schema"
-            fault = _undeclared(inner, member_schema(schema, name), f"{path}.{name}")
-            if fault:
-                return fault
-    elif isinstance(value, list):
-        keys = schema.get("x-kubernetes-list-map-keys") or []
-        seen: set[str] = set()
-        for at, item in enumerate(value):
-            word = element_word(item, keys) if keys and isinstance(item, dict) else ""
-            if word and word in seen:
-                return f"{path}: duplicate entries for key [{_key_text(word)}]"
-            seen.add(word)
-            fault = _undeclared(item, schema.get("items") or _FREE, f"{path}[{_key_text(word) if word else at}]")
-            if fault:
-                return fault
-    return ""
 
 
 def _key_text(word: str) -> str:

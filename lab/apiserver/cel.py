@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _TEXTS = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
-_FIELDS = re.compile(r"(?<![\w.])(self|oldSelf)((?:\.[A-Za-z_]\w*\b(?!\())+)")
 _SAID = {  # How a kube-apiserver says the same.
     "String to Duration conversion failed": "type conversion error from 'string' to 'google.protobuf.Duration'",
 }
@@ -33,11 +32,10 @@ def _language() -> tuple[Any, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A compiled rule. `transition`: it mentions oldSelf, so it holds for updates only. `fields`: chains it reads, with columns."""
+    """A compiled rule. `transition`: it mentions oldSelf, so it holds for updates only."""
 
     program: Any
     transition: bool
-    fields: tuple[tuple[tuple[str, ...], int], ...]
 
     def holds(self, scope: Mapping[str, Any]) -> bool:
         """Whether the rule holds.
@@ -64,6 +62,4 @@ def compile_rule(text: str) -> Rule:
         program = _language()[0].compile(text)
     except RuntimeError as error:
         raise CelError(str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")) from error
-    plain = _TEXTS.sub(lambda found: " " * len(found[0]), text)
-    chains = tuple(((m[1], *m[2][1:].split(".")), m.start(2) + 1) for m in _FIELDS.finditer(plain))
-    return Rule(program, bool(re.search(r"\boldSelf\b", plain)), chains)
+    return Rule(program, bool(re.search(r"\boldSelf\b", _TEXTS.sub("", text))))

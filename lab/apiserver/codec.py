@@ -14,14 +14,13 @@ import yaml.scanner
 
 from config import yaml_text
 from lab.apiserver import protobuf, structural, typed
-from lab.apiserver.errors import ApiError, Cause, bad_request, invalid, unsupported_media_type
+from lab.apiserver.errors import ApiError, bad_request, invalid, invalid_value, unsupported_media_type
 from lab.apiserver.resources import Resource
 
 Json = dict[str, Any]
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _READABLE = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-_SCHEME = 'in scheme "pkg/runtime/scheme.go:100"'
 
 
 def encode(document: Json) -> bytes:
@@ -45,10 +44,8 @@ def parse_json(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        text = str(error)
-        raise ValueError(
-            "unexpected end of JSON input" if "truncated" in text or not data.strip() else f"invalid character: {text}"
-        ) from error
+        ended = "truncated" in str(error) or not data.strip()
+        raise ValueError("unexpected end of JSON input" if ended else f"invalid character: {error}") from error
 
 
 def parse_yaml(data: bytes) -> Any:
@@ -83,34 +80,28 @@ def read_object(resource: Resource, data: bytes, content_type: str) -> Json:
 
     """
     media = content_type.partition(";")[0].strip().lower()
-    expected = resource.kind
-    if media in {"", "application/json"}:
-        try:
+    unrecognized = f"the object provided is unrecognized (must be of type {resource.kind}): "
+    try:
+        if media in {"", "application/json"}:
             document = parse_json(data)
-        except ValueError as error:
-            shown = data[:64].decode(errors="replace") if data else "<empty>"
-            raise bad_request(
-                f"the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; "
-                f"json parse error: {error} ({shown})"
-            ) from error
-    elif media in {"application/yaml", "application/x-yaml"}:
-        try:
+        elif media in {"application/yaml", "application/x-yaml"}:
             document = parse_yaml(data)
-        except ValueError as error:
-            raise bad_request(f"the object provided is unrecognized (must be of type {expected}): {error}") from error
-    elif media == PROTOBUF:
-        document = protobuf.decode(data)
-        if document is None:
-            raise unsupported_media_type("application/json, application/yaml")
-    else:
-        raise unsupported_media_type(_READABLE)
+        elif media == PROTOBUF:
+            document = protobuf.decode(data)
+        else:
+            raise unsupported_media_type(_READABLE)
+    except ValueError as error:
+        if "yaml" in media:
+            raise bad_request(f"{unrecognized}{error}") from error
+        shown = data[:64].decode(errors="replace") if data else "<empty>"
+        raise bad_request(f"{unrecognized}couldn't get version/kind; json parse error: {error} ({shown})") from error
+    if document is None and media == PROTOBUF:
+        raise unsupported_media_type("application/json, application/yaml")
     if not isinstance(document, dict):
         word = "array" if isinstance(document, list) else "string" if isinstance(document, str) else "number"
-        raise bad_request(
-            f"the object provided is unrecognized (must be of type {expected}): couldn't get version/kind; json parse error: json: "
-            f'cannot unmarshal {word} into Go value of type struct {{ APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string '
-            f'"json:\\"kind,omitempty\\"" }} ({data[:64].hex()})'
-        )
+        go_type = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+        said = f"json: cannot unmarshal {word} into Go value of type {go_type} ({data[:64].hex()})"
+        raise bad_request(f"{unrecognized}couldn't get version/kind; json parse error: {said}")
     check_kind(resource, document, data)
     return document
 
@@ -122,38 +113,32 @@ def check_kind(resource: Resource, document: Json, data: bytes) -> None:
         ApiError: they do not belong here.
 
     """
-    kind, version = document.get("kind"), document.get("apiVersion")
-    metadata = document.get("metadata")
-    for value, wanted, name in ((kind, str, "kind"), (version, str, "apiVersion"), (metadata, dict, "metadata")):
-        if value is not None and not isinstance(value, wanted):
-            raise bad_request(
-                f"couldn't get version/kind; json parse error: {name} is not {'text' if wanted is str else 'an object'}"
-            )
+    for member, wanted in (("kind", str), ("apiVersion", str), ("metadata", dict)):
+        if document.get(member) is not None and not isinstance(document[member], wanted):
+            raise bad_request(f"couldn't get version/kind; json parse error: {member} is of the wrong type")
     if resource.custom is not None:
-        if not kind or not version:
-            member = "Kind" if not kind else "apiVersion"
+        missing = next(
+            (said for member, said in (("kind", "Kind"), ("apiVersion", "apiVersion")) if not document.get(member)), ""
+        )
+        if missing:
             text = data.decode(errors="replace")
-            shown = text if len(text) <= 30 else text[:30] + " ..."
-            raise bad_request(
-                f"the object provided is unrecognized (must be of type {resource.kind}): Object '{member}' is missing in '{text}' ({shown})"
-            )
+            shown = f"Object '{missing}' is missing in '{text}' ({text if len(text) <= 30 else text[:30] + ' ...'})"
+            raise bad_request(f"the object provided is unrecognized (must be of type {resource.kind}): {shown}")
+        kind, version = document["kind"], document["apiVersion"]
         if version != resource.api_version:
-            raise bad_request(
-                f"the API version in the data ({version}) does not match the expected API version ({resource.api_version})"
-            )
+            expected = f"the expected API version ({resource.api_version})"
+            raise bad_request(f"the API version in the data ({version}) does not match {expected}")
         if kind != resource.kind:
-            name = (metadata or {}).get("name", "")
-            cause = Cause("FieldValueInvalid", f'Invalid value: "{kind}": must be {resource.kind}', "kind")
-            raise invalid(resource.group, kind, name, [cause])
+            name = (document.get("metadata") or {}).get("name", "")
+            raise invalid(resource.group, kind, name, [invalid_value("kind", kind, f"must be {resource.kind}")])
         return
     kind, version = document.setdefault("kind", resource.kind), document.setdefault("apiVersion", resource.api_version)
     if kind == resource.kind and version == resource.api_version:
         return
-    short = str(version).rpartition("/")[2]
-    intro = f'{kind} in version "{short}" cannot be handled as a {resource.kind}: '
+    why = f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:100"'
     if kind in typed.TYPES and version == "v1" and resource.group == "":
-        raise bad_request(f"{intro}converting (v1.{kind}) to (core.{resource.kind}): unknown conversion")
-    raise bad_request(f'{intro}no kind "{kind}" is registered for version "{version}" {_SCHEME}')
+        why = f"converting (v1.{kind}) to (core.{resource.kind}): unknown conversion"
+    raise bad_request(f'{kind} in version "{version.rpartition("/")[2]}" cannot be handled as a {resource.kind}: {why}')
 
 
 def normalize(resource: Resource, document: Json, unknown: list[str]) -> Json:
@@ -177,12 +162,9 @@ def normalize(resource: Resource, document: Json, unknown: list[str]) -> Json:
 
 def refuse_unknown(resource: Resource, faults: list[str]) -> ApiError:
     """The answer to fieldValidation=Strict."""
-    return bad_request(
-        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-        "strict decoding error: " + ", ".join(faults)
-    )
+    return refuse_type(resource, "strict decoding error: " + ", ".join(faults))
 
 
-def refuse_type(resource: Resource, error: Exception) -> ApiError:
+def refuse_type(resource: Resource, error: object) -> ApiError:
     """The answer to a value of the wrong type in a create or an update."""
     return bad_request(f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {error}')

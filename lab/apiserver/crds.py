@@ -13,7 +13,7 @@ from typing import Any
 
 from lab.apiserver import conversion, structural
 from lab.apiserver.cel import CelError, Rule, compile_rule
-from lab.apiserver.errors import Cause, invalid_value, raw_invalid, required, unsupported
+from lab.apiserver.errors import Cause, go_strings, invalid_value, raw_invalid, required, unsupported
 from lab.apiserver.resources import Resource
 
 Json = dict[str, Any]
@@ -113,8 +113,8 @@ def validate(new: Json, old: Json | None) -> list[Cause]:
     if not stored:
         out.append(raw_invalid("status.storedVersions", "[]string(nil)", "must have at least one stored version"))
     elif len(storage) > 1:
-        shown = "[]string{" + ", ".join(f'"{s}"' for s in stored) + "}"
-        out.append(raw_invalid("status.storedVersions", shown, f"must have the storage version {storage[-1]}"))
+        detail = f"must have the storage version {storage[-1]}"
+        out.append(raw_invalid("status.storedVersions", go_strings(stored), detail))
     return out
 
 
@@ -131,37 +131,18 @@ def _schema_faults(schema: Json, path: str, root: Json) -> list[Cause]:
         run.check(schema["default"], schema, "")
         out += [Cause(c.reason, c.message, f"{path}.default" + (f".{c.field}" if c.field else "")) for c in run.causes]
     for at, rule in enumerate(schema.get("x-kubernetes-validations") or []):
-        detail = _rule_fault(rule["rule"], schema)
-        if detail:
-            shown = (
-                f'apiextensions.ValidationRule{{Rule:"{rule["rule"]}", Message:"{rule.get("message", "")}", MessageExpression:"", '
-                'Reason:(*apiextensions.FieldValueErrorReason)(nil), FieldPath:"", OptionalOldSelf:(*bool)(nil)}'
+        try:
+            compile_rule(rule["rule"])
+        except CelError as error:
+            out.append(
+                invalid_value(f"{path}.x-kubernetes-validations[{at}].rule", rule["rule"], f"compilation failed: {error}")
             )
-            out.append(raw_invalid(f"{path}.x-kubernetes-validations[{at}].rule", shown, f"compilation failed: {detail}"))
     for name, inner in (schema.get("properties") or {}).items():
         out += _schema_faults(inner, f"{path}.properties[{name}]", root)
     for member in ("items", "additionalProperties"):
         if isinstance(schema.get(member), dict):
             out += _schema_faults(schema[member], f"{path}.{member}", root)
     return out
-
-
-def _rule_fault(text: str, schema: Json) -> str:
-    try:
-        rule = compile_rule(text)
-    except CelError as error:
-        return str(error)
-    for chain, column in rule.fields:
-        inner = schema
-        if chain[0] not in {"self", "oldSelf"}:
-            continue
-        for name in chain[1:]:
-            if inner.get("x-kubernetes-preserve-unknown-fields") or inner.get("additionalProperties"):
-                break
-            if name not in (inner.get("properties") or {}):
-                return f"ERROR: <input>:1:{column}: undefined field '{name}'\n | {text}\n | {'.' * (column - 1)}^"
-            inner = inner["properties"][name]
-    return ""
 
 
 def accept(crd: Json, registry_kinds: Mapping[tuple[str, str], str], now: str) -> Json:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import msgspec
+
 Json = dict[str, Any]
 
 
@@ -34,7 +36,12 @@ def go_quote(value: object) -> str:
         return "true" if value else "false"
     if value is None:
         return '"null"'
-    return str(value)
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else str(value)
+
+
+def go_strings(texts: Iterable[str]) -> str:
+    """A list of texts as Go's %#v prints it."""
+    return "[]string{" + ", ".join(f'"{text}"' for text in texts) + "}"
 
 
 def invalid_value(field: str, value: object, detail: str) -> Cause:
@@ -63,11 +70,6 @@ def duplicate(field: str, value: object) -> Cause:
     return Cause("FieldValueDuplicate", f"Duplicate value: {go_quote(value)}", field)
 
 
-def raw_duplicate(field: str, shown: str) -> Cause:
-    """A structure that is there already, its text already made."""
-    return Cause("FieldValueDuplicate", f"Duplicate value: {shown}", field)
-
-
 def unsupported(field: str, value: object, supported: Sequence[str]) -> Cause:
     """A value outside its list; `supported` in the order the server lists it."""
     shown = ", ".join(go_quote(s) for s in supported)
@@ -90,12 +92,10 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.code, self.reason, self.message, self.details, self.headers = code, reason, message, details, headers or {}
-        self.continue_token = ""  # Of a list that has to go on from now.
 
     def status(self) -> Json:
         """The body: a Status object."""
-        metadata = {"continue": self.continue_token} if self.continue_token else {}
-        body: Json = {"kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure", "message": self.message}
+        body: Json = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message}
         if self.reason:
             body["reason"] = self.reason
         if self.details is not None:
@@ -106,14 +106,11 @@ class ApiError(Exception):
     @classmethod
     def named(cls, code: int, reason: str, message: str, group: str, kind: str, name: str = "", **more: object) -> Self:
         """An error about one object or resource; `kind` is the plural or the kind, as the server says it here."""
-        details: Json = {}
-        if name:
-            details["name"] = name
-        if group:
-            details["group"] = group
-        details["kind"] = kind
-        details.update(more)
-        return cls(code, reason, message, details=details)
+        return cls(code, reason, message, details={**_naming(group, kind, name), **more})
+
+
+def _naming(group: str, kind: str, name: str) -> Json:
+    return {member: value for member, value in (("name", name), ("group", group), ("kind", kind)) if value}
 
 
 def qualified(plural: str, group: str) -> str:
@@ -171,14 +168,7 @@ def invalid(group: str, kind: str, name: str, causes: Iterable[Cause]) -> ApiErr
     found = list(causes)
     texts = list(dict.fromkeys(c.text() for c in found))
     joined = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
-    details: Json = {}
-    if name:
-        details["name"] = name
-    if group:
-        details["group"] = group
-    if kind:
-        details["kind"] = kind
-    details["causes"] = [{"reason": c.reason, "message": c.message, "field": c.field} for c in found]
+    details = {**_naming(group, kind, name), "causes": [msgspec.to_builtins(cause) for cause in found]}
     return ApiError(422, "Invalid", f'{qualified(kind, group)} "{name}" is invalid: {joined}', details=details)
 
 
@@ -190,16 +180,9 @@ def unsupported_media_type(accepted: str) -> ApiError:
 
 def too_large_version(asked: int, current: int) -> ApiError:
     """A resourceVersion from the future."""
-    return ApiError(
-        504,
-        "Timeout",
-        f"Timeout: Too large resource version: {asked}, current: {current}",
-        details={
-            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-            "retryAfterSeconds": 1,
-        },
-        headers={"Retry-After": "1"},
-    )
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
+    return ApiError(504, "Timeout", message, details={"causes": causes, "retryAfterSeconds": 1}, headers={"Retry-After": "1"})
 
 
 def expired(message: str) -> ApiError:

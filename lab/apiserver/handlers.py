@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import yaml
 from aiohttp import SocketFactoryType, web
 
 from lab.apiserver import admission, codec, protobuf, reviews, tables, typed
-from lab.apiserver.answers import JSON, JSON_TYPE, Answer, Format, Target, flag, include_of, integer, json_answer, version_of
+from lab.apiserver.answers import JSON_TYPE, NO_PAGE, Answer, Format, Target, flag, include_of, integer, json_answer, version_of
 from lab.apiserver.api import Api, Call, DeleteOptions, decode_token, to_storage
 from lab.apiserver.auth import Attributes, Authorizer, Tokens, User
 from lab.apiserver.conversion import Missing
@@ -25,10 +24,12 @@ from lab.apiserver.errors import (
     Cause,
     bad_request,
     forbidden,
+    go_strings,
     internal,
     invalid,
     invalid_value,
     method_not_allowed,
+    required,
     too_large_version,
     too_long,
     unsupported,
@@ -40,6 +41,14 @@ from lab.apiserver.store import Stored
 Json = dict[str, Any]
 FUTURE_WAIT_S = 3.0
 CREATED = frozenset({"token", "binding", "eviction", "exec", "attach", "portforward"})  # Subresources that take a POST.
+_VERBS = {  # By method, and whether the path names an object.
+    ("GET", False): "list", ("POST", False): "create", ("DELETE", False): "deletecollection", ("GET", True): "get",
+    ("PUT", True): "update", ("PATCH", True): "patch", ("DELETE", True): "delete", ("POST", True): "create",
+}  # fmt: skip
+_OPTIONS = {
+    "create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions", "delete": "DeleteOptions",
+    "deletecollection": "DeleteOptions",
+}  # fmt: skip
 PATCH_TYPES = frozenset({
     "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
@@ -69,7 +78,7 @@ class Handlers:
         """Let the user pass, or raise 403. A selection of one name counts as that name, so resourceNames cover it."""
         resource = target.resource
         one = re.search(r"(?:^|,)metadata\.name==?([^,]+)", query.get("fieldSelector", ""))
-        name = target.name.removeprefix("=") or (one[1] if one else "")
+        name = target.name or (one[1] if one else "")
         namespace = target.namespace or ""
         if resource.type_name == "Namespace" and target.name:
             namespace = name
@@ -84,37 +93,26 @@ class Handlers:
                 await self._webhooks.convert(missing)
 
     async def _serve(self, request: web.BaseRequest, target: Target, form: Format, data: bytes, call: Call) -> Answer:
-        resource, method = target.resource, request.method
-        if not target.name:
-            verb = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}.get(method, "")
-        else:
-            verb = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "POST": "create"}.get(method, "")
+        resource, method, query = target.resource, request.method, request.query
+        verb = _VERBS.get((method, bool(target.name)), "")
         allowed = verb in resource.verbs and not (verb == "create" and (bool(target.name) != (target.sub in CREATED)))
         if verb == "create" and not target.name and resource.namespaced and target.namespace is None:
             if resource.custom is not None:
-                return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
+                return NO_PAGE
             allowed = False
-        if target.sub in {"status", "scale"}:
-            allowed = verb in {"get", "update", "patch"}
-        if not allowed:
+        if not (verb in {"get", "update", "patch"} if target.sub in {"status", "scale"} else allowed):
             raise method_not_allowed()
-        self.require(call.user, verb, target, request.query)
-        call.manager = request.query.get("fieldManager") or _manager_of(request)
-        options = request.query
-        match verb:
-            case "list":
-                return await self._list(options, target, form)
-            case "get":
-                return await self._get(options, target, form, call)
-            case "deletecollection":
-                self._write_options(request, "DeleteOptions", call)
-                return self._delete_collection(options, target, form, data, call)
-            case "delete":
-                self._write_options(request, "DeleteOptions", call)
-                return await self._delete(options, target, form, data, call)
-        self._write_options(
-            request, {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}[verb], call
-        )
+        self.require(call.user, verb, target, query)
+        call.manager = query.get("fieldManager") or _manager_of(request)
+        if verb == "list":
+            return await self._list(query, target, form)
+        if verb == "get":
+            return await self._get(query, target, form)
+        self._write_options(query, _OPTIONS[verb], call)
+        if verb == "deletecollection":
+            return self._delete_collection(query, target, data, call)
+        if verb == "delete":
+            return await self._delete(query, target, form, data, call)
         media = request.headers.get("Content-Type", "")
         if resource.group in {"authentication.k8s.io", "authorization.k8s.io"}:
             document = self._read(resource, data, media, call)
@@ -122,63 +120,58 @@ class Handlers:
             return json_answer(review, status=201)
         if target.sub and target.sub != "status":
             return await self._subresource(target, verb, media, data, form, call)
-        key = (target.namespace or "", target.name)
-        if verb == "create":
-            document = self._read(resource, data, media, call)
-            if self._webhooks.interested(resource, ("CREATE",)):
-                await self._review_new(target, document, call)
-            document, _ = self.api.create(resource, target.namespace or "", document, call)
-            return self._object(resource, document, form, options, status=201)
+        write = self._writer(target, verb, media, data, query, call)
+        if self._webhooks.interested(resource, ("CREATE", "UPDATE"), target.sub):
+            await self._review(target, write, call)
+        document, created = write(call)
+        return self._object(resource, document, form, query, status=201 if created else 200)
+
+    def _writer(
+        self, target: Target, verb: str, media: str, data: bytes, query: Mapping[str, str], call: Call
+    ) -> Callable[[Call], tuple[Json, bool]]:
+        """What carries out a create, update or patch; it can be called for a trial first. Returns the object and if it is new."""
+        resource, key = target.resource, (target.namespace or "", target.name)
+        if verb == "patch":
+            kind = media.partition(";")[0].strip()
+            if kind not in PATCH_TYPES:
+                raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+            call.force = flag(query, "force")
+            if kind == "application/apply-patch+yaml":
+                call.manager = query.get("fieldManager", "")
+                if not call.manager:
+                    raise invalid("meta.k8s.io", "PatchOptions", "", [required("fieldManager", "is required for apply patch")])
+            return lambda call: self.api.patch(resource, key, kind, data, call, sub=target.sub)
+        document = self._read(resource, data, media, call)
         if verb == "update":
-            document = self._read(resource, data, media, call)
-            before = self.api.store.get(resource.storage, key)
-            if before is not None and self._webhooks.interested(resource, ("UPDATE",), target.sub):
-                shown, _ = self.api.update(resource, key, codec.copy_of(document), _trial_of(call), sub=target.sub)
-                await self._webhooks.review("UPDATE", resource, target.namespace or "", shown, before, call, sub=target.sub)
-            document, created = self.api.update(resource, key, document, call, sub=target.sub)
-            return self._object(resource, document, form, options, status=201 if created else 200)
-        kind = media.partition(";")[0].strip()
-        if kind not in PATCH_TYPES:
-            raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
-        call.force = flag(options, "force")
-        if kind == "application/apply-patch+yaml":
-            call.manager = options.get("fieldManager", "")
-            if not call.manager:
-                cause = Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
-                raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
-        if self._webhooks.interested(resource, ("CREATE", "UPDATE")):
-            await self._review_patch(target, key, kind, data, call)
-        document, created = self.api.patch(resource, key, kind, data, call, sub=target.sub)
-        return self._object(resource, document, form, options, status=201 if created else 200)
+            return lambda call: self.api.update(resource, key, codec.copy_of(document), call, sub=target.sub)
+        self.api.choose_name(document["metadata"])
+        return lambda call: (
+            self.api.create(resource, key[0], codec.copy_of(document) if call.dry_run else document, call)[0],
+            True,
+        )
 
-    async def _review_new(self, target: Target, document: dict[str, Any], call: Call) -> None:
-        """Ask the webhooks about an object that the schema accepts, as it would be stored; its name is chosen by then."""
-        namespace = target.namespace or ""
+    async def _review(self, target: Target, write: Callable[[Call], tuple[Json, bool]], call: Call) -> None:
+        """Ask the webhooks about the outcome of a write, which is tried first."""
+        resource, namespace = target.resource, target.namespace or ""
+        trial = Call(call.user, call.manager, dry_run=True, validation=call.validation, force=call.force)
         try:
-            shown, _ = self.api.create(target.resource, namespace, codec.copy_of(document), _trial_of(call))
+            shown, created = write(trial)
         except ApiError as error:
-            if error.reason != "AlreadyExists":  # That is said last.
-                raise
-            shown = document
-        await self._webhooks.review("CREATE", target.resource, namespace, shown, None, call)
-        document["metadata"]["name"] = shown["metadata"]["name"]
-
-    async def _review_patch(self, target: Target, key: tuple[str, str], kind: str, data: bytes, call: Call) -> None:
-        """Ask the webhooks about the outcome of a patch, made in a dry run."""
-        document, created = self.api.patch(target.resource, key, kind, data, _trial_of(call), sub=target.sub)
-        before = self.api.store.get(target.resource.storage, key)
+            if error.reason == "AlreadyExists":  # That is said by the write itself.
+                return
+            raise
+        before = self.api.store.get(resource.storage, (namespace, shown["metadata"]["name"]))
         operation = "CREATE" if created else "UPDATE"
-        await self._webhooks.review(operation, target.resource, key[0], document, before, call, sub=target.sub)
+        await self._webhooks.review(operation, resource, namespace, shown, before, call, sub=target.sub)
 
     @staticmethod
-    def _write_options(request: web.BaseRequest, kind: str, call: Call) -> None:
+    def _write_options(query: Mapping[str, str], kind: str, call: Call) -> None:
         """Check dryRun, fieldManager and fieldValidation."""
-        query, causes = request.query, []
-        dry = query.getall("dryRun", [])
-        if dry and dry != ["All"]:
-            shown = "[]string{" + ", ".join(f'"{d}"' for d in dry) + "}"
-            causes.append(Cause("FieldValueNotSupported", f'Unsupported value: {shown}: supported values: "All"', "dryRun"))
-        call.dry_run = dry == ["All"]
+        causes, dry = [], query.get("dryRun", "")
+        if dry not in {"", "All"}:
+            shown = f'Unsupported value: {go_strings([dry])}: supported values: "All"'
+            causes.append(Cause("FieldValueNotSupported", shown, "dryRun"))
+        call.dry_run = dry == "All"
         if len(query.get("fieldManager", "")) > 128:
             causes.append(too_long("fieldManager", 128))
         validation = query.get("fieldValidation", "")
@@ -205,16 +198,12 @@ class Handlers:
     def _object(
         self, resource: Resource, document: Json, form: Format, query: Mapping[str, str], *, status: int = 200
     ) -> Answer:
-        if form is JSON or form.form == "json":
+        if form.form == "json":
             return Answer(status, codec.encode(document))
-        if form.form == "yaml":
-            return Answer(status, yaml.safe_dump(document).encode(), "application/yaml")
         if form.form == "Table":
-            include = include_of(query)
-            shown = tables.table(
-                resource, [self.for_table(resource, document)], {"resourceVersion": document["metadata"].get("resourceVersion", "")},
-                include, form.version, tables.utc_now(),
-            )  # fmt: skip
+            metadata = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
+            rows = [self.for_table(resource, document)]
+            shown = tables.table(resource, rows, metadata, include_of(query), form.version, tables.utc_now())
             return json_answer(shown, status=status)
         return json_answer(tables.partial(document, form.version), status=status)
 
@@ -223,7 +212,7 @@ class Handlers:
         """Two views of one kind share the columns of the stored one."""
         return to_storage(resource, document) if resource.store_as else document
 
-    async def _get(self, query: Mapping[str, str], target: Target, form: Format, call: Call) -> Answer:
+    async def _get(self, query: Mapping[str, str], target: Target, form: Format) -> Answer:
         resource, key = target.resource, (target.namespace or "", target.name)
         await self._wait_for(query)
         stored = self.api.find(resource, key)
@@ -241,11 +230,8 @@ class Handlers:
         container = query.get("container", "")
         if container and container not in {c["name"] for c in pod["spec"]["containers"]}:
             return bad_request(f"container {container} is not valid for pod {target.name}")
-        return ApiError(
-            404,
-            "NotFound",
-            f"the lab's nodes have no kubelet: pods/{target.sub} is not offered; see the logs directory of the lab",
-        )
+        said = f"the lab's nodes have no kubelet: pods/{target.sub} is not offered; see the logs directory of the lab"
+        return ApiError(404, "NotFound", said)
 
     async def _wait_for(self, query: Mapping[str, str]) -> None:
         """A read at a version that is still to come waits a little, then is 504."""
@@ -271,8 +257,6 @@ class Handlers:
 
         fields = parse_fields(query.get("fieldSelector", ""), check)
         fields = tuple(Requirement(stored_field(f.key), f.operator, f.values) for f in fields)
-        if target.name.startswith("="):
-            fields = (*fields, Requirement("metadata.name", "=", frozenset({target.name[1:]})))
         return parse_labels(query.get("labelSelector", "")), fields
 
     async def _list(self, query: Mapping[str, str], target: Target, form: Format) -> Answer:
@@ -291,9 +275,6 @@ class Handlers:
         if form.form == "Table":
             shown = [self.for_table(resource, d) for d in documents]
             return json_answer(tables.table(resource, shown, metadata, include_of(query), form.version, tables.utc_now()))
-        if form.form == "yaml":
-            whole = {"kind": resource.list_name, "apiVersion": resource.api_version, "metadata": metadata, "items": documents}
-            return Answer(200, yaml.safe_dump(whole).encode(), "application/yaml")
         items = [tables.partial(d, form.version) for d in documents]
         kind = {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{form.version}"}
         return json_answer({**kind, "metadata": metadata, "items": items})
@@ -316,20 +297,17 @@ class Handlers:
         limit = integer(query.get("limit", "0"))
         match = query.get("resourceVersionMatch", "")
         text, token = query.get("resourceVersion", ""), query.get("continue", "")
-        causes: list[Cause] = []
-        if match:
-            if not text:
-                causes.append(
-                    forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided")
-                )
-            elif match not in {"Exact", "NotOlderThan"}:
-                causes.append(unsupported("resourceVersionMatch", match, ("Exact", "NotOlderThan", "")))
-            elif match == "Exact" and text == "0":
-                causes.append(
-                    forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
-                )
-        if "sendInitialEvents" in query:
-            causes.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
+        faults = (
+            (match and not text, "resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+            (
+                match == "Exact" and text == "0", "resourceVersionMatch",
+                'resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
+            ),
+            ("sendInitialEvents" in query, "sendInitialEvents", "sendInitialEvents is forbidden for list"),
+        )  # fmt: skip
+        causes = [forbidden(field, detail) for broken, field, detail in faults if broken]
+        if match and text and match not in {"Exact", "NotOlderThan"}:
+            causes = [unsupported("resourceVersionMatch", match, ("Exact", "NotOlderThan", ""))]
         if causes:
             raise invalid("meta.k8s.io", "ListOptions", "", causes)
         if token:
@@ -348,37 +326,28 @@ class Handlers:
 
     @staticmethod
     def _delete_options(query: Mapping[str, str], data: bytes, call: Call) -> DeleteOptions:
-        body: Json = {}
-        if data.strip():
-            try:
-                body = codec.parse_json(data)
-            except ValueError as error:
-                raise internal(f"couldn't get version/kind; json parse error: {error}") from error
-            if not isinstance(body, dict):
-                raise internal("couldn't get version/kind; json parse error: the body is not an object")
-            kind = body.get("kind", "DeleteOptions")
-            if kind != "DeleteOptions":
-                raise internal(
-                    f'no kind "{kind}" is registered for version "{body.get("apiVersion")}" in scheme "pkg/runtime/scheme.go:100"'
-                )
-            try:
-                body = typed.decode(body, "DeleteOptions", [])
-            except typed.MismatchError as error:
-                raise internal(str(error)) from error
+        try:
+            body = typed.decode(codec.parse_json(data or b"{}"), "DeleteOptions", [])
+        except (ValueError, AttributeError) as error:
+            raise internal(f"couldn't get version/kind; json parse error: {error}") from error
+        except typed.MismatchError as error:
+            raise internal(str(error)) from error
+        kind = body.get("kind", "DeleteOptions")
+        if kind != "DeleteOptions":
+            version = body.get("apiVersion")
+            raise internal(f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:100"')
         call.dry_run = call.dry_run or body.get("dryRun") == ["All"]
         policy = body.get("propagationPolicy") or query.get("propagationPolicy", "")
         orphan = body.get("orphanDependents")
-        causes = []
+        cause = None
         if policy and orphan is not None:
-            causes.append(
-                invalid_value("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set")
-            )
+            detail = "orphanDependents and deletionPropagation cannot be both set"
+            cause = invalid_value("propagationPolicy", policy, detail)
         elif policy not in {"", "Foreground", "Background", "Orphan"}:
-            causes.append(unsupported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil")))
-        if causes:
-            raise invalid("meta.k8s.io", "DeleteOptions", "", causes)
-        if orphan:
-            policy = "Orphan"
+            cause = unsupported("propagationPolicy", policy, ("Foreground", "Background", "Orphan", "nil"))
+        if cause is not None:
+            raise invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+        policy = "Orphan" if orphan else policy
         grace = body.get("gracePeriodSeconds")
         if grace is None and "gracePeriodSeconds" in query:
             grace = integer(query["gracePeriodSeconds"])
@@ -403,7 +372,7 @@ class Handlers:
         details |= {"kind": resource.plural, "uid": document["metadata"]["uid"]}
         return json_answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
-    def _delete_collection(self, query: Mapping[str, str], target: Target, form: Format, data: bytes, call: Call) -> Answer:
+    def _delete_collection(self, query: Mapping[str, str], target: Target, data: bytes, call: Call) -> Answer:
         options = self._delete_options(query, data, call)
         labels, fields = self.selectors(query, target)
         page = self.api.list(target.resource, target.namespace, labels, fields)
@@ -431,9 +400,8 @@ class Handlers:
         try:
             document = typed.decode(document if isinstance(document, dict) else {"metadata": document}, kind, [])
         except typed.MismatchError as error:
-            raise bad_request(
-                f"the object provided is unrecognized (must be of type {typed.go_name(kind)}): {error}"
-            ) from error
+            wanted = typed.go_name(kind)
+            raise bad_request(f"the object provided is unrecognized (must be of type {wanted}): {error}") from error
         if target.sub == "token":
             return json_answer(reviews.token_request(self.api, self.tokens, key, document, self._clock()), status=201)
         if target.sub == "binding":
@@ -443,8 +411,3 @@ class Handlers:
 
 def _manager_of(request: web.BaseRequest) -> str:
     return request.headers.get("User-Agent", "unknown").partition("/")[0][:128]
-
-
-def _trial_of(call: Call) -> Call:
-    """The same call as a dry run."""
-    return Call(call.user, call.manager, dry_run=True, validation=call.validation, force=call.force)

@@ -11,16 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import yaml
 from aiohttp import web
 
 from lab.apiserver import discovery, openapi_v2
 from lab.apiserver.answers import (
-    JSON,
     JSON_TYPE,
+    NO_PAGE,
+    PLAIN,
     STREAM_TYPES,
     Answer,
-    Format,
     Target,
     flag,
     json_answer,
@@ -54,7 +53,7 @@ class Server:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
-        call, form = Call(), JSON
+        call = Call()
         try:
             data = await request.read() if request.body_exists else b""
             user = self._authenticate(request)
@@ -65,27 +64,21 @@ class Server:
                 return response_of(found)
             target = self._target(request.path, parts)
             if target is None:
-                return web.Response(status=404, text="404 page not found\n")
+                return response_of(NO_PAGE)
             if target.resource.custom is not None:
                 warning = target.resource.custom.versions[target.resource.version].deprecation
                 call.warn([warning] if warning else [])
             form = negotiate(request.headers.get("Accept", ""), stream_text="" if target.name else STREAM_TYPES)
-            if request.method == "GET" and (target.watch or (not target.name and flag(request.query, "watch"))):
+            if request.method == "GET" and not target.name and flag(request.query, "watch"):
                 return await self.streams.watch(request, target, form, user, call)
             answer = await self.handlers.serve(request, target, form, data, call)
         except ApiError as error:
-            answer = self._error(error, form)
+            answer = Answer(error.code, msgspec.json.encode(error.status()), JSON_TYPE, error.headers)
         response = response_of(answer)
         for warning in call.warnings:
             escaped = warning.replace("\\", "\\\\").replace('"', '\\"')
             response.headers.add("Warning", f'299 - "{escaped}"')
         return response
-
-    @staticmethod
-    def _error(error: ApiError, form: Format) -> Answer:
-        if form.form == "yaml":
-            return Answer(error.code, yaml.safe_dump(error.status()).encode(), "application/yaml", error.headers)
-        return Answer(error.code, msgspec.json.encode(error.status()), JSON_TYPE, error.headers)
 
     # Who and what
 
@@ -121,15 +114,9 @@ class Server:
             group, version, rest = parts[1], parts[2], parts[3:]
         else:
             return None
-        watch = rest[:1] == ["watch"]
-        if watch:
-            rest = rest[1:]
         namespace: str | None = None
-        if (
-            len(rest) >= 3
-            and rest[0] == "namespaces"
-            and not (group == "" and len(rest) == 3 and rest[2] in {"status", "finalize"})
-        ):
+        own = group == "" and len(rest) == 3 and rest[2] in {"status", "finalize"}  # Subresources of the namespace itself.
+        if len(rest) >= 3 and rest[0] == "namespaces" and not own:
             namespace, rest = rest[1], rest[2:]
         plural = rest[0] if rest else ""
         resource = self.registry.find(group, version, plural)
@@ -145,78 +132,62 @@ class Server:
             if resource.custom is not None:
                 raise not_found(resource.group, resource.plural, name)
             raise unknown_resource()
-        if watch and name:
-            name = f"={name}"  # A selector, not an object.
-        return Target(resource, namespace, name, sub, watch)
+        return Target(resource, namespace, name, sub)
 
     def _discovery(self, request: web.BaseRequest, parts: list[str], user: User) -> Answer | None:
-        """Answers that need no resource."""
+        """Answers that need no resource; None for a path that names one."""
         head = parts[0] if parts else ""
-        groups = len(parts) in {1, 2, 3} and head == "apis"
-        if not (
-            head in {"", "healthz", "livez", "readyz", "version", "openapi", "metrics"}
-            or parts in (["api"], ["api", "v1"])
-            or groups
-        ):
-            if head not in {"api", "apis"}:
-                self.authorizer.require(user, Attributes(request.method.lower(), path=request.path))
-                return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
+        if (head == "api" and (len(parts) > 2 or parts[1:] not in ([], ["v1"]))) or (head == "apis" and len(parts) > 3):
             return None
         self.authorizer.require(user, Attributes(request.method.lower(), path=request.path))
         match head:
             case "healthz" | "livez" | "readyz":
-                return _health(head, parts, verbose="verbose" in request.query)
+                return _health(head, verbose="verbose" in request.query)
             case "version":
                 return json_answer(discovery.version_info())
             case "":
                 return json_answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]})
             case "openapi":
                 return self._openapi(request, parts)
-            case "metrics":
-                return Answer(200, b"", "text/plain; version=0.0.4")
-        return self._groups(request, parts)
+            case "api" | "apis":
+                return self._groups(request, parts)
+        return NO_PAGE
 
     def _groups(self, request: web.BaseRequest, parts: list[str]) -> Answer:
-        accept = request.headers.get("Accept", "")
+        accept, registry = request.headers.get("Accept", ""), self.registry
         negotiate(accept, stream_text="")
+        core = parts[0] == "api"
         if len(parts) == 1:
             for clause in accept.split(","):
                 if "as=APIGroupDiscoveryList" in clause:
                     version = "v2beta1" if "v=v2beta1" in clause else "v2"
-                    groups = [""] if parts == ["api"] else self.registry.groups()
                     kind = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
-                    return Answer(200, msgspec.json.encode(discovery.aggregated(self.registry, groups, version)), kind)
-            if parts == ["api"]:
-                host = request.headers.get("Host", "")
-                addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}]
+                    return json_answer(discovery.aggregated(registry, [""] if core else registry.groups(), version), kind)
+            if core:
+                addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": request.headers.get("Host", "")}]
                 return json_answer({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses})
-            return json_answer(discovery.group_list(self.registry))
-        if parts == ["api", "v1"]:
-            return json_answer(discovery.resource_list(self.registry, "", "v1") or {})
-        group = parts[1]
-        if group not in self.registry.groups():
-            return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
-        if len(parts) == 2:
-            return json_answer({"kind": "APIGroup", "apiVersion": "v1", **discovery.group_entry(self.registry, group)})
-        found = discovery.resource_list(self.registry, group, parts[2])
+            return json_answer(discovery.group_list(registry))
+        group = "" if core else parts[1]
+        if group and group not in registry.groups():
+            return NO_PAGE
+        if len(parts) == 2 and not core:
+            return json_answer({"kind": "APIGroup", "apiVersion": "v1", **discovery.group_entry(registry, group)})
+        found = discovery.resource_list(registry, group, parts[-1])
         if found is None:
             raise unknown_resource()
         return json_answer(found)
 
     def _openapi(self, request: web.BaseRequest, parts: list[str]) -> Answer:
         if parts[1:] == ["v2"]:
-            if "protobuf" in request.headers.get("Accept", ""):
-                body = self._cached("v2 protobuf", self._openapi_v2, openapi_v2.encode)
-                return Answer(200, body, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
-            return Answer(200, self._cached("v2", self._openapi_v2))
+            coded = "protobuf" in request.headers.get("Accept", "")
+            kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" if coded else JSON_TYPE
+            encode = openapi_v2.encode if coded else msgspec.json.encode
+            return Answer(200, self._cached(kind, lambda: discovery.openapi_v2(self.registry, self._texts), encode), kind)
         if parts[1:] == ["v3"]:
-            return json_answer(discovery.openapi_index(self.registry), "text/plain; charset=utf-8")
+            return json_answer(discovery.openapi_index(self.registry), PLAIN)
         group, version = ("", parts[3]) if parts[2:3] == ["api"] else (parts[3], parts[4]) if len(parts) == 5 else ("", "")
         body = self._cached("/".join(parts), lambda: discovery.openapi_v3(self.registry, group, version, self._texts))
-        return Answer(200, body) if body != b"null" else Answer(404, b"", "text/plain; charset=utf-8")
-
-    def _openapi_v2(self) -> Json:
-        return discovery.openapi_v2(self.registry, self._texts)
+        return Answer(200, body) if body != b"null" else Answer(404, b"", PLAIN)
 
     def _cached(
         self, name: str, make: Callable[[], Json | None], encode: Callable[[Any], bytes] = msgspec.json.encode
@@ -238,10 +209,6 @@ def _certificate_user(request: web.BaseRequest) -> User | None:
     return User(name, (*groups, "system:authenticated")) if name else None
 
 
-def _health(kind: str, parts: list[str], *, verbose: bool) -> Answer:
-    text = "text/plain; charset=utf-8"
-    if len(parts) == 2 and parts[1] != "ping":
-        return Answer(404, b"404 page not found\n", text)
-    if verbose:
-        return Answer(200, f"[+]ping ok\n[+]log ok\n[+]etcd ok\n{kind} check passed\n".encode(), text)
-    return Answer(200, b"ok", text)
+def _health(kind: str, *, verbose: bool) -> Answer:
+    text = f"[+]ping ok\n[+]log ok\n[+]etcd ok\n{kind} check passed\n" if verbose else "ok"
+    return Answer(200, text.encode(), PLAIN)

@@ -1,54 +1,22 @@
-"""What built-in kinds have of their own beyond their types: preparation of a write, defaults that depend on others, and rules.
+"""What built-in kinds have of their own beyond types and rules: preparation of a write, and defaults that depend on others.
 
-KINDS has a row for each kind that has any; a kind without a row has no rules beyond its types and its metadata. Plain defaults
-are in builtin_types.json. Pure. The texts of faults are those of the recorded answers.
+PREPARE and DEFAULT have a row for each kind that has any; the functions that rules.json calls by name are here too. Plain
+defaults are in builtin_types.json. Pure. The texts of faults are those of the recorded answers.
 """
 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
-from lab.apiserver import crds, services
+from lab.apiserver import crds, rules, selectors, services
 from lab.apiserver.errors import Cause, forbidden, invalid_value, raw_invalid, required
-from lab.apiserver.meta import label_faults, qualified_faults, subdomain_faults
-from lab.apiserver.rules import (
-    ADDRESS,
-    NOT_NEGATIVE,
-    PORT,
-    Rule,
-    among,
-    faults_by,
-    fixed,
-    holds,
-    is_address,
-    needed,
-    said_by,
-    unique,
-)
+from lab.apiserver.meta import faults_of
+from lab.apiserver.rules import is_address, named
 
 Json = dict[str, Any]
 _RBAC = "rbac.authorization.k8s.io"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """The rules of one kind.
-
-    `prepare` sees a write before defaults, with the object it replaces or None; `check` finds what the rules cannot say.
-    """
-
-    prepare: Callable[[Json, Json | None], None] = lambda _new, _old: None
-    default: Callable[[Json], None] = lambda _new: None
-    rules: tuple[Rule, ...] = ()
-    check: Callable[[Json, Json | None], list[Cause]] = lambda _new, _old: []
-
-    def faults(self, new: Json, old: Json | None) -> list[Cause]:
-        """All faults."""
-        return faults_by(self.rules, new, old) + self.check(new, old)
 
 
 # Namespace and Node
@@ -77,13 +45,6 @@ def _node_default(new: Json) -> None:
         spec["podCIDR"] = spec["podCIDRs"][0]
     if status.get("capacity") and not status.get("allocatable"):
         status["allocatable"] = dict(status["capacity"])
-
-
-def _node_check(new: Json, old: Json | None) -> list[Cause]:
-    was = old["spec"].get("podCIDRs") if old is not None else None
-    if was and new["spec"].get("podCIDRs") != was:
-        return [forbidden("spec.podCIDRs", 'node updates may not change podCIDR except from "" to valid')]
-    return []
 
 
 # Pods and what makes them
@@ -128,20 +89,11 @@ def _qos(spec: Json) -> str:
     return "Guaranteed" if limited else "Burstable"
 
 
-def _pod_rules(spec: str) -> tuple[Rule, ...]:
-    return (
-        (f"{spec}.containers", needed(), unique("name")),
-        (f"{spec}.containers[*].name", needed(), said_by(label_faults)),
-        (f"{spec}.containers[*].image", needed()),
-        (f"{spec}.containers[*].ports[*].containerPort", PORT),
-        (f"{spec}.restartPolicy", among("Always", "OnFailure", "Never")),
-    )
-
-
 _POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates")
 
 
-def _pod_check(new: Json, old: Json | None) -> list[Cause]:
+@named("pod-mutable")
+def _pod_check(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
     def fixed_part(spec: Json) -> Json:
         kept = {k: v for k, v in spec.items() if k not in _POD_MUTABLE}
         for name in {"containers", "initContainers"} & set(kept):
@@ -174,54 +126,23 @@ def _daemon_set_prepare(new: Json, old: Json | None) -> None:
         new["metadata"].setdefault("annotations", {})[name] = str(count + 1)
 
 
-def selector_holds(selector: Json, labels: Json) -> bool:
-    """Whether a LabelSelector selects these labels."""
-    for key, value in (selector.get("matchLabels") or {}).items():
-        if labels.get(key) != value:
-            return False
-    for term in selector.get("matchExpressions") or []:
-        value, values = labels.get(term["key"]), term.get("values") or []
-        held = {
-            "In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None,
-        }.get(term["operator"], False)  # fmt: skip
-        if not held:
-            return False
-    return True
-
-
-def _go_labels(labels: Json | None) -> str:
-    return "map[string]string{" + ", ".join(f'"{k}":"{v}"' for k, v in sorted((labels or {}).items())) + "}"
-
-
-def _workload_check(new: Json, old: Json | None) -> list[Cause]:
+@named("workload")
+def _workload_check(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
     selector = new["spec"].get("selector")
     out: list[Cause] = []
     if selector is not None and not selector.get("matchLabels") and not selector.get("matchExpressions"):
         out.append(raw_invalid("spec.selector", "v1.LabelSelector{}", "empty selector is invalid for deployment"))
-    labels = (new["spec"]["template"].get("metadata") or {}).get("labels")
-    if selector and not selector_holds(selector, labels or {}):
+    labels = (new["spec"]["template"].get("metadata") or {}).get("labels") or {}
+    if selector and not selectors.matches(selectors.of_object(selector), labels):
         detail = "`selector` does not match template `labels`"
-        out.append(raw_invalid("spec.template.metadata.labels", _go_labels(labels), detail))
+        out.append(invalid_value("spec.template.metadata.labels", labels, detail))
     if old is not None and selector != old["spec"].get("selector"):
-        shown = f"v1.LabelSelector{{MatchLabels:{_go_labels((selector or {}).get('matchLabels'))}, "
-        shown += "MatchExpressions:[]v1.LabelSelectorRequirement(nil)}"
-        out.append(raw_invalid("spec.selector", shown, "field is immutable"))
+        out.append(invalid_value("spec.selector", selector, "field is immutable"))
     return out
-
-
-_WORKLOAD = Kind(
-    default=_workload_default,
-    rules=(("spec.selector", needed()), ("spec.replicas", NOT_NEGATIVE), *_pod_rules("spec.template.spec")),
-    check=_workload_check,
-)
 
 
 # Secret and ConfigMap
 
-_KEY_DETAIL = (
-    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', "
-    "regex used for validation is '[-._a-zA-Z0-9]+')"
-)
 _SECRET_NEEDS = {
     "kubernetes.io/basic-auth": (("username", "password"), any), "kubernetes.io/tls": (("tls.crt", "tls.key"), all),
     "kubernetes.io/ssh-auth": (("ssh-privatekey",), all), "kubernetes.io/dockerconfigjson": ((".dockerconfigjson",), all),
@@ -235,13 +156,14 @@ def _secret_prepare(new: Json, old: Json | None) -> None:
         new["type"] = old.get("type", "Opaque")
 
 
-def _data_check(new: Json, old: Json | None) -> list[Cause]:
+@named("data")
+def _data_check(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
     members = ("data", "binaryData")
     out = [
-        invalid_value(f"{member}[{key}]", key, _KEY_DETAIL)
+        invalid_value(f"{member}[{key}]", key, fault)
         for member in members
         for key in new.get(member) or {}
-        if not re.fullmatch(r"[-._a-zA-Z0-9]+", key)
+        for fault in faults_of("config-key", key)
     ]
     both = set(new.get("data") or {}) & set(new.get("binaryData") or {})
     out += [invalid_value(f"data[{key}]", key, "duplicate of key present in binaryData") for key in sorted(both)]
@@ -259,44 +181,25 @@ def _data_check(new: Json, old: Json | None) -> list[Cause]:
 # Events
 
 
-def _event_core_check(new: Json, old: Json | None) -> list[Cause]:
+@named("event")
+def _event_core_check(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
     if new.get("eventTime"):  # Written by the newer API: its rules hold on.
-        return faults_by(_EVENT, new, old)
+        return rules.faults("EventsEvent", new, old)
     namespace, regarding = new["metadata"].get("namespace", ""), new["involvedObject"].get("namespace", "")
     if regarding != namespace and not (not regarding and namespace == "default"):
         return [invalid_value("involvedObject.namespace", regarding, "does not match event.namespace")]
     return []
 
 
-def _unset(field: str, value: Any, _new: Json, old: Json | None) -> list[Cause]:
-    return [invalid_value(field, "", "needs to be unset")] if value and old is None else []
-
-
-def _at_most(limit: int) -> Any:
-    return holds(lambda v: len(v) <= limit, f"can have at most {limit} characters", shown="")
-
-
-_EVENT: tuple[Rule, ...] = (
-    ("eventTime", needed()),
-    ("type", lambda f, v, _n, _o: [] if v in {"Normal", "Warning"} else [invalid_value(f, "", f"has invalid value: {v or ''}")]),
-    ("reportingComponent as reportingController", needed()),
-    ("reportingComponent as reportingController", lambda f, v, _n, _o: [invalid_value(f, v, t) for t in qualified_faults(v)]),
-    *((name, needed(), _at_most(128)) for name in ("reportingInstance", "action", "reason")),
-    ("message", _at_most(1024)),
-    *((name, _unset) for name in ("firstTimestamp", "lastTimestamp", "count", "source")),
-    *(
-        (name, fixed())
-        for name in (
-            "involvedObject", "reason", "message", "eventTime", "reportingComponent", "reportingInstance", "action", "related", "type",
-        )
-    ),
-    ("series.count", holds(lambda v: v >= 2, "should be at least 2", shown="")),
-)  # fmt: skip
+@named("event-type")
+def _event_type(field: str, value: str | None, _new: Json, _old: Json | None) -> list[Cause]:
+    return [] if value in {"Normal", "Warning"} else [invalid_value(field, "", f"has invalid value: {value or ''}")]
 
 
 # EndpointSlice, Ingress, RBAC, webhooks
 
 
+@named("slice-address")
 def _slice_addresses(field: str, value: str, new: Json, _old: Json | None) -> list[Cause]:
     kind = new["addressType"]
     version = {"IPv4": 4, "IPv6": 6}.get(kind)
@@ -306,6 +209,7 @@ def _slice_addresses(field: str, value: str, new: Json, _old: Json | None) -> li
     return [invalid_value(field, value, f"must be a valid {kind} address"), *more]
 
 
+@named("backend")
 def _backend(field: str, backend: Any, new: Json, old: Json | None) -> list[Cause]:
     if backend is None or (backend.get("service") is None and backend.get("resource") is not None):
         return []
@@ -316,23 +220,17 @@ def _backend(field: str, backend: Any, new: Json, old: Json | None) -> list[Caus
     out = [] if service.get("name") else [required(f"{field}.service.name")]
     if not port.get("name") and not port.get("number"):
         return [*out, required(field, "port name or number is required")]
-    return out + PORT(f"{field}.service.port.number", port.get("number"), new, old)
+    return out + rules.WORDS["port"]("")(f"{field}.service.port.number", port.get("number"), new, old)
 
 
-def _host(text: str) -> list[str]:
-    if is_address(text):
-        return ["must be a DNS name, not an IP address"]
-    return [] if text.startswith("*.") else subdomain_faults(text)
+@named("ingress")
+def _ingress_check(field: str, spec: Json, _new: Json, _old: Json | None) -> list[Cause]:
+    if spec.get("rules") or spec.get("defaultBackend"):
+        return []
+    return [raw_invalid(field, "[]networking.IngressRule(nil)", "either `defaultBackend` or `rules` must be specified")]
 
 
-def _ingress_check(new: Json, _old: Json | None) -> list[Cause]:
-    out: list[Cause] = []
-    if not new["spec"].get("rules") and not new["spec"].get("defaultBackend"):
-        detail = "either `defaultBackend` or `rules` must be specified"
-        out.append(raw_invalid("spec", "[]networking.IngressRule(nil)", detail))
-    return out
-
-
+@named("ingress-path")
 def _ingress_path(field: str, path: Json, _new: Json, _old: Json | None) -> list[Cause]:
     text, kind = path.get("path", ""), path.get("pathType")
     if kind not in {"Exact", "Prefix", "ImplementationSpecific"} or text.startswith("/") or (kind[0] == "I" and not text):
@@ -344,6 +242,7 @@ def _policy_default(new: Json) -> None:
     new["spec"].setdefault("policyTypes", ["Ingress", *(["Egress"] if new["spec"].get("egress") else [])])
 
 
+@named("role")
 def _role_rule(field: str, rule: Json, _new: Json, _old: Json | None) -> list[Cause]:
     wanted = {"verbs": "verbs must contain at least one value"}
     if not rule.get("nonResourceURLs"):
@@ -359,19 +258,13 @@ def _binding_default(new: Json) -> None:
             subject.setdefault("apiGroup", _RBAC)
 
 
-def _binding_check(new: Json, old: Json | None) -> list[Cause]:
-    reference = new["roleRef"]
-    if old is not None and reference != old["roleRef"]:
-        shown = f'rbac.RoleRef{{APIGroup:"{reference["apiGroup"]}", Kind:"{reference["kind"]}", Name:"{reference["name"]}"}}'
-        return [raw_invalid("roleRef", shown, "cannot change roleRef")]
-    return []
-
-
+@named("subject")
 def _account_namespace(field: str, subject: Json, _new: Json, _old: Json | None) -> list[Cause]:
     lacks = subject.get("kind") == "ServiceAccount" and not subject.get("namespace")
     return [required(f"{field}.namespace")] if lacks else []
 
 
+@named("hook-client")
 def _hook_client(field: str, config: Json, _new: Json, _old: Json | None) -> list[Cause]:
     url = config.get("url")
     if bool(url) == bool(config.get("service")):
@@ -382,89 +275,20 @@ def _hook_client(field: str, config: Json, _new: Json, _old: Json | None) -> lis
     return []
 
 
-def _hook_name(text: str) -> list[str]:
-    short = [] if text.count(".") >= 2 else ["should be a domain with at least three segments separated by dots"]
-    return subdomain_faults(text) or short
+@named("definition")
+def _definition(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
+    return crds.validate(new, old)
 
 
-_ROLE = Kind(rules=(("rules[*]", _role_rule),))
-_BINDING = Kind(
-    default=_binding_default,
-    check=_binding_check,
-    rules=(
-        ("roleRef.kind", among("ClusterRole", "Role")), ("roleRef.name", needed()), ("subjects[*].name", needed()),
-        ("subjects[*]", _account_namespace),
-    ),
-)  # fmt: skip
-_WEBHOOKS = Kind(
-    rules=(
-        ("webhooks[*].admissionReviewVersions", needed("must specify one of v1, v1beta1")),
-        ("webhooks[*].name", said_by(_hook_name)),
-        ("webhooks[*].rules[*].operations[*]", among("*", "CONNECT", "CREATE", "DELETE", "UPDATE")),
-        ("webhooks[*].failurePolicy", among("Fail", "Ignore")),
-        ("webhooks[*].sideEffects", needed("must specify one of None, NoneOnDryRun")),
-        ("webhooks[*].timeoutSeconds", holds(lambda v: 1 <= v <= 30, "the timeout value must be between 1 and 30 seconds")),
-        ("webhooks[*].clientConfig", _hook_client),
-    )
-)
-_CONTROLLER = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
-
-KINDS: dict[str, Kind] = {
-    "Namespace": Kind(_namespace_prepare, _namespace_default),
-    "Node": Kind(
-        default=_node_default, check=_node_check,
-        rules=(
-            ("spec.taints[*].key as metadata.taints", said_by(qualified_faults)),
-            ("spec.taints[*].effect as metadata.taints", needed(), among("NoSchedule", "PreferNoSchedule", "NoExecute")),
-        ),
-    ),
-    "Pod": Kind(_pod_prepare, _pod_default, (*_pod_rules("spec"), ("status.podIPs[*].ip", ADDRESS)), _pod_check),
-    "Service": Kind(services.prepare, services.default, services.RULES),
-    "Secret": Kind(_secret_prepare, rules=(("type", fixed()),), check=_data_check),
-    "ConfigMap": Kind(check=_data_check),
-    "CoreEvent": Kind(check=_event_core_check),
-    "EventsEvent": Kind(rules=_EVENT),
-    "EndpointSlice": Kind(
-        rules=(
-            ("addressType", fixed(), needed(), among("FQDN", "IPv4", "IPv6")),
-            ("endpoints[*].addresses", needed("must contain at least 1 address")),
-            ("endpoints[*].addresses[*]", _slice_addresses),
-            ("endpoints[*].nodeName", said_by(subdomain_faults)),
-            ("ports", unique("name")),
-            ("ports[*].protocol", among("SCTP", "TCP", "UDP")),
-        )
-    ),
-    "Endpoints": Kind(rules=(("subsets[*].addresses[*].ip", ADDRESS), ("subsets[*].notReadyAddresses[*].ip", ADDRESS))),
-    "Lease": Kind(
-        rules=(
-            ("spec.leaseDurationSeconds", holds(lambda v: v > 0, "must be greater than 0")),
-            ("spec.leaseTransitions", NOT_NEGATIVE),
-        )
-    ),
-    "Deployment": _WORKLOAD, "ReplicaSet": _WORKLOAD, "DaemonSet": replace(_WORKLOAD, prepare=_daemon_set_prepare),
-    "Ingress": Kind(
-        check=_ingress_check,
-        rules=(
-            ("spec.defaultBackend", _backend),
-            ("spec.rules[*].host", said_by(_host)),
-            (
-                "spec.rules[*].http.paths[*].pathType",
-                needed("pathType must be specified"), among("Exact", "ImplementationSpecific", "Prefix"),
-            ),
-            ("spec.rules[*].http.paths[*]", _ingress_path),
-            ("spec.rules[*].http.paths[*].backend", _backend),
-        ),
-    ),
-    "IngressClass": Kind(
-        rules=(
-            (
-                "spec.controller", fixed(),
-                holds(lambda v: bool(_CONTROLLER.fullmatch(v)), 'must be a domain-prefixed path (such as "acme.io/foo")'),
-            ),
-        )
-    ),
-    "NetworkPolicy": Kind(default=_policy_default),
-    "Role": _ROLE, "ClusterRole": _ROLE, "RoleBinding": _BINDING, "ClusterRoleBinding": _BINDING,
-    "ValidatingWebhookConfiguration": _WEBHOOKS, "MutatingWebhookConfiguration": _WEBHOOKS,
-    "CustomResourceDefinition": Kind(crds.prepare, crds.default, (), crds.validate),
+PREPARE: dict[str, Callable[[Json, Json | None], None]] = {
+    "Namespace": _namespace_prepare, "Pod": _pod_prepare, "Service": services.prepare, "Secret": _secret_prepare,
+    "DaemonSet": _daemon_set_prepare, "CustomResourceDefinition": crds.prepare,
 }  # fmt: skip
+"""What a write becomes before defaults, seen with the object it replaces or None."""
+DEFAULT: dict[str, Callable[[Json], None]] = {
+    "Namespace": _namespace_default, "Node": _node_default, "Pod": _pod_default, "Service": services.default,
+    "Deployment": _workload_default, "ReplicaSet": _workload_default, "DaemonSet": _workload_default,
+    "NetworkPolicy": _policy_default, "RoleBinding": _binding_default, "ClusterRoleBinding": _binding_default,
+    "CustomResourceDefinition": crds.default,
+}  # fmt: skip
+"""What a kind fills in that depends on more than one field."""

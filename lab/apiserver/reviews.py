@@ -124,27 +124,19 @@ def scale(api: Api, resource: Resource, key: Key, verb: str, media: str, data: b
     document = api.document(resource, stored)
     try:
         body = codec.parse_json(data)
-    except ValueError as error:
-        raise bad_request(f"error decoding patch: {error}") from error
-    now = scale_of(document)
-    if verb == "update":
-        wanted = body
-    elif media == "application/json-patch+json":
-        wanted = patching.json_patch(now, body)
-    else:
-        wanted = patching.merge_patch(now, body)
-    if not all(isinstance(wanted.get(m) or {}, dict) for m in ("metadata", "spec")):
-        raise bad_request("the object provided is not a Scale: metadata and spec are objects")
-    rv = (wanted.get("metadata") or {}).get("resourceVersion")
-    if rv and rv != str(stored.rv):
+        now = {} if verb == "update" else scale_of(document)
+        changed = patching.json_patch(now, body) if media == "application/json-patch+json" else patching.merge_patch(now, body)
+        rv = (changed.get("metadata") or {}).get("resourceVersion", "")
+        replicas = msgspec.convert((changed.get("spec") or {}).get("replicas", 0), int)
+    except (ValueError, AttributeError, msgspec.ValidationError) as error:
+        raise bad_request(f"the object provided is not a Scale: {error}") from error
+    if rv not in {"", str(stored.rv)}:
         raise conflict(resource.group, resource.plural, key[1], MODIFIED)
-    replicas = (wanted.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+    if replicas < 0:
         cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid("autoscaling", "Scale", key[1], [cause])
     patch = msgspec.json.encode({"spec": {"replicas": replicas}})
-    changed, _ = api.patch(resource, key, "application/merge-patch+json", patch, call)
-    return scale_of(changed)
+    return scale_of(api.patch(resource, key, "application/merge-patch+json", patch, call)[0])
 
 
 def finalize(api: Api, resource: Resource, key: Key, finalizers: list[str] | None) -> Json:

@@ -8,10 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lab.apiserver.errors import bad_request
 
-_TOKEN = re.compile(r"\s*(==|!=|[=!,()<>]|[^\s=!,()<>]+)")
+_TERM = re.compile(
+    r"""(?P<absent>!\s*)?(?P<key>[^\s=!,()<>]+)\s*
+    (?:(?P<operator>==|!=|[=<>])\s*(?P<value>[^\s=!,()<>]*)|(?P<set>notin|in)\s*\((?P<values>[^()]*)\))?""",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,16 @@ def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
     return all(r.holds(labels) for r in selector)
 
 
+_OPERATORS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!exists"}
+
+
+def of_object(selector: Mapping[str, Any]) -> Selector:
+    """The requirements of a LabelSelector."""
+    pairs = (Requirement(key, "=", frozenset({value})) for key, value in (selector.get("matchLabels") or {}).items())
+    terms = selector.get("matchExpressions") or ()
+    return (*pairs, *(Requirement(t["key"], _OPERATORS[t["operator"]], frozenset(t.get("values") or ())) for t in terms))
+
+
 def parse_labels(text: str) -> Selector:
     """The requirements of a labelSelector.
 
@@ -55,49 +70,25 @@ def parse_labels(text: str) -> Selector:
         ApiError: 400 with the server's text.
 
     """
-    tokens = _TOKEN.findall(text)
     out: list[Requirement] = []
-    at = 0
-
-    def peek() -> str:
-        return tokens[at] if at < len(tokens) else ""
-
-    while at < len(tokens):
-        negated = peek() == "!"
-        at += negated
-        key = peek()
-        if key in {"", ",", "=", "==", "!=", "(", ")", "!", "<", ">"}:
-            raise bad_request(f"unable to parse requirement: found '{key}', expected: identifier")
-        at += 1
-        operator = peek()
-        if negated or operator in {"", ","}:
-            out.append(Requirement(key, "!exists" if negated else "exists"))
-        elif operator in {"=", "==", "!=", "<", ">"}:
-            at += 1
-            value = "" if peek() == "," else peek()
-            at += bool(value)
-            name = {"=": "=", "==": "=", "!=": "!=", ">": "gt", "<": "lt"}[operator]
-            out.append(Requirement(key, name, frozenset({value})))
-        elif operator in {"in", "notin"}:
-            at += 1
-            if peek() != "(":
-                raise bad_request(f"unable to parse requirement: found '{peek()}' expected: '('")
-            at += 1
-            values = set()
-            while peek() not in {"", ")"}:
-                values.add("" if peek() == "," else peek())
-                at += peek() != ","
-                at += peek() == ","
-            if peek() != ")":
-                raise bad_request("unable to parse requirement: found '', expected: ',' or ')'")
-            at += 1
-            out.append(Requirement(key, operator, frozenset(values)))
+    rest = text.strip()
+    while rest:
+        found = _TERM.match(rest)
+        if not found:
+            raise bad_request(f"unable to parse requirement: found '{rest}', expected: a key with in, notin, =, ==, !=, gt, lt")
+        key, values = (
+            found["key"],
+            frozenset(re.split(r"\s*,\s*", found["values"].strip()) if found["values"] is not None else ()),
+        )
+        if found["absent"] or not (found["set"] or found["operator"]):
+            out.append(Requirement(key, "!exists" if found["absent"] else "exists"))
         else:
-            raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
-        if at < len(tokens):
-            if peek() != ",":
-                raise bad_request(f"found '{peek()}', expected: ',' or 'end of string'")
-            at += 1
+            name = found["set"] or {"==": "=", ">": "gt", "<": "lt"}.get(found["operator"], found["operator"])
+            out.append(Requirement(key, name, values if found["set"] else frozenset({found["value"]})))
+        rest = rest[found.end() :].strip()
+        if rest and not rest.startswith(","):
+            raise bad_request(f"found '{rest.split()[0]}', expected: ',' or 'end of string'")
+        rest = rest[1:].strip()
     return tuple(out)
 
 

@@ -163,38 +163,48 @@ def _open_store(directory: Path, registry: Registry) -> Store:
     return Store(directory, index)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What is made before the loop is needed."""
-
-    sockets: list[socket.socket]
-    url: str
-    context: ssl.SSLContext
-    authority: Authority
-    token: str
-    kubeconfig: Path
-    api: Api
-    hub: Hub
-    controllers: Controllers
-    server: Server
-
-
-def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
-    """Sockets, certificates, store and server from the state directory; makes what is not there yet."""
+def _listening(listen: Sequence[Listen], state: Path) -> tuple[list[socket.socket], str]:
+    """The sockets, and the URL of the first; a port that the kernel chose is remembered."""
     state.mkdir(parents=True, exist_ok=True)
     port_file = state / "port"
     port = int(port_file.read_text()) if port_file.exists() else 0
-    wanted = [Listen(e.address, e.port or (0 if e.netns else port), e.netns) for e in listen]
-    sockets = [bind(entry) for entry in wanted]
-    first = sockets[0].getsockname()
-    port_file.write_text(str(first[1]))
-    authority = Authority(state / "pki")
-    addresses = {"127.0.0.1", "::1", API_SERVICE_ADDRESS, *(e.address for e in wanted)}
+    sockets = [bind(Listen(e.address, e.port or (0 if e.netns else port), e.netns)) for e in listen]
+    address, port, *_ = sockets[0].getsockname()
+    port_file.write_text(str(port))
+    host = f"[{address}]" if ":" in address else "127.0.0.1" if address == "0.0.0.0" else address  # noqa: S104  # Compared, not bound.
+    return sockets, f"https://{host}:{port}"
+
+
+def _encrypted(authority: Authority, listen: Sequence[Listen]) -> ssl.SSLContext:
+    """TLS with the serving certificate; clients may show one of theirs."""
+    addresses = {"127.0.0.1", "::1", API_SERVICE_ADDRESS, *(e.address for e in listen)}
     pair = authority.issue("server", "kube-apiserver", names=DNS_NAMES, addresses=addresses)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate_path))
     context.load_cert_chain(pair.certificate, pair.key)
     context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
+
+def write_kubeconfig(state: Path, url: str, ca: bytes, token: str) -> Path:
+    """A kubeconfig with one context, for nobody but its owner to read."""
+    path = state / "kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(kubeconfig_for(url, ca, token), sort_keys=False), encoding="utf-8")
+    return path
+
+
+async def start(listen: Sequence[Listen], state: Path) -> Running:
+    """Bring a server up from its state directory; it runs in the current loop until Running.close().
+
+    Raises:
+        OSError: an address cannot be bound.
+
+    """
+    # What every connection reserves for reading: 256 KiB, which thousands of watches would not use and pay for.
+    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES
+    sockets, url = _listening(listen, state)
+    authority = Authority(state / "pki")
+    context = _encrypted(authority, listen)
     rng = random.Random()  # noqa: S311  # Names, ports and uids of a lab.
     registry = Registry()
     store = _open_store(state, registry)
@@ -207,42 +217,20 @@ def _assemble(listen: Sequence[Listen], state: Path) -> _Parts:
     token = remembered(state / "token", secrets.token_hex(24))
     signing = bytes.fromhex(remembered(state / "pki" / "sa.secret", secrets.token_hex(32)))
     handlers = Handlers(api, Authorizer(store), Tokens(signing, store, token), auth.wall_clock, dialler(listen))
-    server = Server(registry, handlers, Streams(handlers, hub, rng), auth.wall_clock)
-
-    host = f"[{first[0]}]" if ":" in first[0] else first[0]
-    url = f"https://{'127.0.0.1' if first[0] == '0.0.0.0' else host}:{first[1]}"  # noqa: S104  # Compared, not bound.
-    kubeconfig = state / "kubeconfig"
-    kubeconfig.touch(mode=0o600)
-    document = kubeconfig_for(url, authority.certificate_path.read_bytes(), token)
-    kubeconfig.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return _Parts(sockets, url, context, authority, token, kubeconfig, api, hub, controllers, server)
-
-
-async def start(listen: Sequence[Listen], state: Path) -> Running:
-    """Bring a server up; it runs in the current loop until Running.close().
-
-    Raises:
-        OSError: an address cannot be bound.
-
-    """
-    # What every connection reserves for reading: 256 KiB, which thousands of watches would not use and pay for.
-    sslproto.SSLProtocol.max_size = READ_BUFFER_BYTES
-    parts = _assemble(listen, state)
+    answering = Server(registry, handlers, Streams(handlers, hub, rng), auth.wall_clock)
+    kubeconfig = write_kubeconfig(state, url, authority.certificate_path.read_bytes(), token)
     stack = contextlib.AsyncExitStack()
-    stack.callback(parts.api.store.close)
+    stack.callback(store.close)
     group = await stack.enter_async_context(asyncio.TaskGroup())  # A fault of the controllers ends the server, loudly.
-    stack.callback(group.create_task(parts.controllers.run(), name="apiserver-controllers").cancel)
-    server = web.Server(parts.server.handle, request_factory=_request, handler_cancellation=True, access_log=None)
+    stack.callback(group.create_task(controllers.run(), name="apiserver-controllers").cancel)
+    server = web.Server(answering.handle, request_factory=_request, handler_cancellation=True, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    stack.push_async_callback(parts.server.close)
-    for sock in parts.sockets:
-        await web.SockSite(runner, sock, ssl_context=parts.context, backlog=512).start()
-    return Running(
-        parts.url, parts.authority.certificate_path, parts.token, parts.kubeconfig, stack, parts.api, parts.hub, parts.server,
-        parts.authority,
-    )  # fmt: skip
+    stack.push_async_callback(answering.close)
+    for sock in sockets:
+        await web.SockSite(runner, sock, ssl_context=context, backlog=512).start()
+    return Running(url, authority.certificate_path, token, kubeconfig, stack, api, hub, answering, authority)
 
 
 def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -260,9 +248,7 @@ async def _serve(listen: Sequence[Listen], state: Path, *, real: bool) -> None:
     gc.freeze()
     gc.enable()
     gc.set_threshold(20_000, 20, 50)  # A request makes no cycles; what is stored need not be looked at over and over.
-    ready = {
-        "url": running.url, "ca": str(running.ca_file), "token": running.token, "kubeconfig": str(running.kubeconfig),
-    }  # fmt: skip
+    ready = {"url": running.url, "ca": str(running.ca_file), "token": running.token, "kubeconfig": str(running.kubeconfig)}
     print(json.dumps(ready), flush=True)
     await stop.wait()
     await running.close()

@@ -135,7 +135,7 @@ class Streams:
 
     def _shaper(self, resource: Resource, form: Format, query: Mapping[str, str]) -> Callable[[str, Json, int], Json] | None:
         """How watch objects are shown, or None for plain JSON."""
-        if form.form in {"json", "yaml"}:
+        if form.form == "json":
             return None
         if form.form != "Table":
             return lambda _kind, document, _rv: tables.partial(document, form.version)

@@ -62,22 +62,12 @@ def default(value: Any, schema: Json) -> None:
             default(item, schema["items"])
 
 
+_TYPE_WORDS = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"), (dict, "object"))
+
+
 def type_word(value: object) -> str:
     """The JSON schema type of a value."""
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-    return "null"
+    return next((word for kind, word in _TYPE_WORDS if isinstance(value, kind)), "null")
 
 
 @dataclass(slots=True)
@@ -86,14 +76,10 @@ class Validation:
 
     rules: Rules
     causes: list[Cause]
-    update: bool = False
 
     def fault(self, path: str, value: object, tail: str) -> None:
         """A broken schema rule."""
-        shown = path
-        if self.update and "[" in path:  # An update's validator counts its paths from below the first member.
-            shown = path.partition(".")[2] or path
-        cause = invalid_value(path, value, f"{shown} in body {tail}")
+        cause = invalid_value(path, value, f"{path} in body {tail}")
         self.causes.append(Cause("FieldValueTypeInvalid", cause.message, path) if tail.startswith("must be of type") else cause)
 
     def check(self, value: Any, schema: Json, path: str) -> None:
@@ -123,11 +109,14 @@ class Validation:
                 self._object(value, schema, path)
 
     def _number(self, value: float, schema: Json, path: str) -> None:
-        low, high = schema.get("minimum"), schema.get("maximum")
-        if low is not None and (value <= low if schema.get("exclusiveMinimum") else value < low):
-            self.fault(path, value, f"should be greater than {'' if schema.get('exclusiveMinimum') else 'or equal to '}{low}")
-        if high is not None and (value >= high if schema.get("exclusiveMaximum") else value > high):
-            self.fault(path, value, f"should be less than {'' if schema.get('exclusiveMaximum') else 'or equal to '}{high}")
+        for bound, strict, word, sign in (
+            ("minimum", "exclusiveMinimum", "greater", 1),
+            ("maximum", "exclusiveMaximum", "less", -1),
+        ):
+            over = sign * (value - schema[bound]) if bound in schema else 1
+            if over < 0 or (over == 0 and schema.get(strict)):
+                said = f"should be {word} than {'' if schema.get(strict) else 'or equal to '}{schema[bound]}"
+                self.fault(path, value, said)
         step = schema.get("multipleOf")
         if step and value % step:
             self.fault(path, value, f"should be a multiple of {step}")
@@ -137,11 +126,7 @@ class Validation:
             self.fault(path, value, f"should be at least {schema['minLength']} chars long")
         if "maxLength" in schema and len(value) > schema["maxLength"]:
             self.causes.append(Cause("FieldValueTooLong", f"Too long: must have at most {schema['maxLength']} bytes", path))
-        if (
-            "pattern" in schema
-            and not re.search(schema["pattern"], value)
-            and not (self.update and len(value) < schema.get("minLength", 0))
-        ):
+        if "pattern" in schema and not re.search(schema["pattern"], value):
             self.fault(path, value, f"should match '{schema['pattern']}'")
         if schema.get("format") == "date-time" and not _is_date_time(value):
             self.fault(path, value, f'must be of type date-time: "{value}"')
@@ -244,7 +229,7 @@ def _is_date_time(text: str) -> bool:
 
 def validate(document: Json, old: Json | None, schema: Json, rules: Rules) -> list[Cause]:
     """All faults of a custom object: schema first, CEL rules only if nothing blocks them."""
-    run = Validation(rules, [], update=old is not None)
+    run = Validation(rules, [])
     run.check(document, schema, "")
     if rules and any(c.reason in _BLOCKING for c in run.causes):
         message = (

@@ -6,6 +6,7 @@ an argument. Those of custom kinds come from additionalPrinterColumns. A kind wi
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -183,49 +184,28 @@ _NAME, _, _AGE = _BUILTIN["ConfigMap"][0]
 _PLAIN = ([_NAME, _column("Created At", "date", "", 0, _AGE["description"])], _BUILTIN["CustomResourceDefinition"][1])
 
 
-def _json_path(document: Any, path: str) -> list[Any]:
-    """The values at a kubectl JSONPath of the simple kind: .a.b[0].c, [*], and [?(@.k=="v")]."""
-    values = [document]
-    for word in re.findall(r"\.?([\w\-]+(?:\\\.[\w\-/]+)*)|\[([^\]]+)\]", path):
-        name, index = word
-        out: list[Any] = []
-        for value in values:
-            if name and isinstance(value, dict) and name.replace("\\.", ".") in value:
-                out.append(value[name.replace("\\.", ".")])
-            elif index and isinstance(value, list):
-                out += _indexed(value, index)
-            elif index and isinstance(value, dict) and index.strip("'\"") in value:
-                out.append(value[index.strip("'\"")])
-        values = out
-    return values
+@functools.cache
+def _path(text: str) -> Any:
+    """A kubectl JSONPath, compiled; None for one that is none."""
+    import jsonpath  # noqa: PLC0415 - only definitions with columns need it
 
-
-def _indexed(value: list[Any], index: str) -> list[Any]:
-    if index == "*":
-        return value
-    if re.fullmatch(r"-?\d+", index):
-        at = int(index)
-        return [value[at]] if -len(value) <= at < len(value) else []
-    found = re.fullmatch(r"\?\(@\.([\w.]+)\s*==\s*[\"'](.*)[\"']\)", index)
-    if not found:
-        return []
-    return [v for v in value if isinstance(v, dict) and str(v.get(found[1])) == found[2]]
+    try:
+        return jsonpath.compile("$" + re.sub(r"\.([\w-]+\\\.[\w\\./-]+)", lambda m: f"['{m[1].replace(chr(92), '')}']", text))
+    except jsonpath.JSONPathError:
+        return None
 
 
 def _custom_cells(columns: tuple[Json, ...]) -> Cells:
     def cells(o: Json, now: datetime) -> list[Any]:
         out: list[Any] = [o["metadata"]["name"]]
         for column in columns:
-            values = _json_path(o, column["jsonPath"])
-            value = values[0] if values else None
-            if value is None:
-                out.append(None)
-            elif column["type"] == "date":
-                out.append(age(value, now) if isinstance(value, str) else None)
-            elif column["type"] == "string":
-                out.append(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
-            else:
-                out.append(value)
+            path = _path(column["jsonPath"])
+            value = next(iter(path.findall(o)), None) if path is not None else None
+            if column["type"] == "date":
+                value = age(value, now) if isinstance(value, str) else None
+            elif column["type"] == "string" and value is not None and not isinstance(value, str):
+                value = json.dumps(value, separators=(",", ":"))
+            out.append(value)
         return out
 
     return cells
@@ -252,14 +232,8 @@ def partial(document: Json, version: str) -> Json:
 
 def row(document: Json, cells: Cells, include: str, version: str, now: datetime) -> Json:
     """One row; `include` is "", Metadata, Object or None."""
-    out: Json = {"cells": cells(document, now)}
-    if include == "Object":
-        out["object"] = document
-    elif include != "None":
-        out["object"] = partial(document, version)
-    else:
-        out["object"] = None
-    return out
+    shown = document if include == "Object" else None if include == "None" else partial(document, version)
+    return {"cells": cells(document, now), "object": shown}
 
 
 def table(resource: Resource, documents: list[Json], metadata: Json, include: str, version: str, now: datetime) -> Json:

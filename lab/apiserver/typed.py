@@ -148,11 +148,10 @@ def _time(text: str, *, micro: bool) -> str:
     if not found:
         raise MismatchError(f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"')
     seconds, fraction, zone = found.groups()
-    if micro and (fraction is None or len(fraction) != 7):
-        rest, want = (fraction[7:], "Z07:00") if fraction and len(fraction) > 7 else (fraction or "", ".000000")
-        raise MismatchError(f'parsing time "{text}" as "{layout}": cannot parse "{rest}{zone}" as "{want}"')
+    if micro and len(fraction or "") != 7:
+        raise MismatchError(f'parsing time "{text}" as "{layout}": cannot parse "{fraction or ""}{zone}" as ".000000"')
     if zone == "Z":
-        return text if micro or fraction is None else seconds + "Z"
+        return text if micro else seconds + "Z"
     try:
         moment = datetime.fromisoformat(text).astimezone(UTC)
     except ValueError as error:
@@ -215,13 +214,11 @@ def _value(value: Any, kind: str, field: FieldType, owner: str, path: str, unkno
     if kind.startswith("{}"):
         if not isinstance(value, dict):
             raise _refuse(value, owner, path, field, kind)
-        inner, exact = kind[2:], field.exact or (str if kind == "{}string" and not field.quantity else None)
+        inner = kind[2:]
+        if inner == "string" and not field.quantity and all(type(v) is str for v in value.values()):
+            return value
         return {
-            k: v
-            if type(v) is exact
-            else _zero(inner)
-            if v is None
-            else _value(v, inner, field, owner, f"{path}.\0{k}\0", unknown)
+            k: _zero(inner) if v is None else _value(v, inner, field, owner, f"{path}.\0{k}\0", unknown)
             for k, v in value.items()
         }
     if kind == "schemaOrBool":

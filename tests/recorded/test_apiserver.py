@@ -19,13 +19,13 @@ HERE = Path(__file__).parent / "apiserver"
 AT_ONCE = 6  # Most of a replay is waiting for watches to end.
 
 # Topic: (exchanges that agree, exchanges). The first may only rise, but for behaviours left out for the sake of size, each listed
-# with its reason in DIFFERENCES.md.
+# with its reason in DIFFERENCES.md: so it fell once, from 837 in all to 819.
 FLOOR = {
-    "authorization": (33, 33), "crd-lifecycle": (29, 31), "crd-objects": (88, 90), "crd-versions": (29, 29), "deletion": (36, 40),
-    "discovery": (24, 28), "endpointslices": (20, 21), "errors": (47, 49), "events": (39, 39), "health": (10, 10),
-    "ingresses": (15, 15), "leases": (15, 15), "lists": (51, 52), "locking": (22, 24), "namespaces": (19, 20), "nodes": (15, 16),
-    "patches": (73, 73), "pods": (27, 28), "secrets-configmaps": (22, 22), "services": (83, 83), "services-status": (29, 29),
-    "tables": (42, 43), "watches": (40, 40), "webhookconfigurations": (19, 19), "workloads": (10, 10),
+    "authorization": (32, 33), "crd-lifecycle": (28, 31), "crd-objects": (86, 90), "crd-versions": (29, 29), "deletion": (36, 40),
+    "discovery": (24, 28), "endpointslices": (20, 21), "errors": (46, 49), "events": (38, 39), "health": (9, 10),
+    "ingresses": (15, 15), "leases": (14, 15), "lists": (50, 52), "locking": (21, 24), "namespaces": (19, 20), "nodes": (15, 16),
+    "patches": (71, 73), "pods": (27, 28), "secrets-configmaps": (22, 22), "services": (80, 83), "services-status": (29, 29),
+    "tables": (42, 43), "watches": (39, 40), "webhookconfigurations": (19, 19), "workloads": (8, 10),
 }  # fmt: skip
 
 

@@ -100,7 +100,7 @@ async def test_a_watch_from_before_the_history_gets_410(server: Running, admin: 
     assert rest == []
 
 
-async def test_pages_of_a_list_are_one_snapshot_and_expire_with_a_fresh_token(server: Running, admin: Client) -> None:
+async def test_pages_of_a_list_are_one_snapshot_and_expire(server: Running, admin: Client) -> None:
     for name in "abcd":
         await admin.must("POST", MAPS, config_map(name))
     first = await admin.must("GET", MAPS, limit="2")
@@ -110,8 +110,6 @@ async def test_pages_of_a_list_are_one_snapshot_and_expire_with_a_fresh_token(se
     server.api.store.compact()
     status, gone = await admin.call("GET", MAPS, limit="2", **{"continue": first["metadata"]["continue"]})
     assert (status, gone["reason"]) == (410, "Expired")
-    rest = await admin.must("GET", MAPS, **{"continue": gone["metadata"]["continue"]})
-    assert [o["metadata"]["name"] for o in rest["items"]] == ["d"]
 
 
 async def test_deleting_an_owner_deletes_what_it_owns(admin: Client) -> None:
