@@ -13,6 +13,7 @@ from typing import Final
 SUBCOMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "check": ("cli.check", "say what is wrong with configuration files, without a cluster"),
     "explain": ("cli.explain", "say why a Service has its address (or none), and who announces it"),
+    "maintenance": ("cli.maintenance", "move every address away from a node that is to be worked on, and back"),
     "generate": ("cli.generate", "write the files that are made from the sources"),
 }
 """Name → module with run(argv) -> int, and one line of help. Loaded only when asked for, to keep start-up short."""

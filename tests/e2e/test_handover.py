@@ -6,11 +6,16 @@ is none of the product's code. Many rounds: `python -m lab run planned_moves --r
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from lab.scenarios import planned_moves
-from lab.scenarios.stage import Stage
-from tests.e2e.conftest import Lab
+from lab.scenarios.stage import NAMESPACE, Stage
+from tests.e2e.conftest import ROOT, Lab
+from tests.e2e.test_service_address import a_stage
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft", "tshark"), pytest.mark.timeout(120)]
 
@@ -28,3 +33,35 @@ async def test_a_planned_move_loses_no_request_and_leaves_no_question_unanswered
     assert found.questions > 50
     assert found.cut <= CUT_AT_MOST * (len(found.path) - 1)
     assert found.both_s <= TWO_RESPONDERS_S
+
+
+def lbctl(lab: Lab, *words: str) -> tuple[int, str]:
+    """What `lbctl WORDS` ends with and prints."""
+    environment = os.environ | {"KUBECONFIG": str(lab.paths.kubeconfig)}
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_lbctl_maintenance_empties_a_node_and_fills_it_again(lab: Lab) -> None:
+    async with a_stage(lab, "kept-up") as stage:
+        address, service = await stage.address_of("kept-up"), f"{NAMESPACE}/kept-up"
+        owner = await stage.settled_owner(service)
+        watched = planned_moves.Watched(stage, "kept-up", address)
+        stage.client.ask(address)
+        await watched.owned_by(owner)
+        try:
+            assert lbctl(lab, "maintenance", "start", owner) == (0, f"{owner} announces nothing\n")
+            assert await watched.away_from(owner) == await stage.settled_owner(service)
+        finally:
+            assert lbctl(lab, "maintenance", "stop", owner) == (0, f"{owner} may have addresses again\n")
+        await watched.owned_by(owner)
+        assert lbctl(lab, "maintenance", "stop", owner) == (0, f"{owner} was not in maintenance\n")
+        assert lbctl(lab, "maintenance", "start", "n9") == (2, "lbctl maintenance: there is no node n9\n")

@@ -210,6 +210,20 @@ def test_a_client_keeps_its_server_while_other_services_change(served: Lab, fami
     assert len(first) == 1
 
 
+def test_a_client_is_free_again_when_it_was_away_for_longer_than_its_affinity_lasts(served: Lab) -> None:
+    affinity = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}
+    node = served.topology.nodes[0]
+    bound = f"http://{node.ip}:{node_ports(serve(served, 'crowd', **affinity))[0]}/hostname"
+    first = eventually(lambda: curl(served, "client", bound), "an answer")
+
+    def is_known() -> bool:
+        return f"{served.topology.client.ip} expires" in served.run_on(node.name, "nft", "list", "ruleset").stdout
+
+    assert curl(served, "client", bound) == first
+    assert is_known()
+    eventually(lambda: not is_known() and curl(served, "client", bound) != first, "another one of three serves")
+
+
 def test_source_ranges_decide_who_is_served_at_the_load_balancers_address(served: Lab) -> None:
     outside, node = "192.168.20.250", served.topology.nodes[0]
     service = serve(served, "crowd", type="LoadBalancer", loadBalancerSourceRanges=["192.0.2.0/24"])
