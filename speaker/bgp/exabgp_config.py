@@ -10,6 +10,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from config.problem import Finding
 from speaker.bgp.model import Family, Neighbor
 
 PASSWORD_BYTES_MAX: Final = 80
@@ -21,17 +22,18 @@ _GRACEFUL_RESTART_MAX_S: Final = 4095
 PROCESS: Final = "speaker"
 
 
-def check(neighbors: Sequence[Neighbor]) -> dict[str, str]:
-    """Return neighbor name → why ExaBGP cannot have it, for those it cannot."""
-    problems: dict[str, str] = {}
+def check(neighbors: Sequence[Neighbor]) -> dict[str, Finding]:
+    """Return neighbor name → why ExaBGP cannot have it, for those it cannot; the path is that of the BGPPeer's field."""
+    problems: dict[str, Finding] = {}
     taken: dict[object, str] = {}
     for neighbor in neighbors:
         problem = _problem(neighbor)
         if problem is None and neighbor.key in taken:
-            problem = (
-                f"it has the same address {neighbor.peer}, source address, myASN and routerID as peer {taken[neighbor.key]}; "
-                "give one of them another sourceAddress or routerID"
+            message = (
+                f"{neighbor.peer} is reached with the same source address, AS and router ID as by BGPPeer {taken[neighbor.key]}"
             )
+            remedy = "give one of them another sourceAddress or routerID"
+            problem = Finding("spec.peerAddress", "duplicate", message, remedy, str(neighbor.peer))
         if problem is None:
             taken[neighbor.key] = neighbor.name
         else:
@@ -39,18 +41,22 @@ def check(neighbors: Sequence[Neighbor]) -> dict[str, str]:
     return problems
 
 
-def _problem(neighbor: Neighbor) -> str | None:
+def _problem(neighbor: Neighbor) -> Finding | None:
     length = len(neighbor.password.encode())
     if length > PASSWORD_BYTES_MAX:
-        return f"its password has {length} bytes, and the kernel takes {PASSWORD_BYTES_MAX} for TCP MD5; use a shorter one"
+        message = f"the password has {length} bytes, and the kernel takes {PASSWORD_BYTES_MAX} for TCP MD5"
+        return Finding("spec.password", "password-length", message, "use a shorter one")
     hold = neighbor.hold_time_s
     if hold != 0 and not HOLD_TIME_MIN_S <= hold <= _HOLD_TIME_MAX_S:
-        return f"holdTime {hold}s is neither 0 nor from {HOLD_TIME_MIN_S}s to {_HOLD_TIME_MAX_S}s (RFC 4271 section 4.2)"
+        message = f"holdTime {hold}s is neither 0 nor from {HOLD_TIME_MIN_S}s to {_HOLD_TIME_MAX_S}s (RFC 4271 section 4.2)"
+        return Finding("spec.holdTime", "hold-time", message, "write a time in these bounds", f"{hold}s")
     for what, number in (("myASN", neighbor.local_as), ("peerASN", neighbor.peer_as)):
         if number is not None and not 1 <= number <= _ASN_MAX:
-            return f"{what} {number} is not from 1 to {_ASN_MAX}"
+            message = f"{what} {number} is not from 1 to {_ASN_MAX}"
+            return Finding(f"spec.{what}", "asn", message, "write a number in these bounds", str(number))
     if neighbor.peer.is_link_local and not neighbor.interface:
-        return f"{neighbor.peer} is link-local, and no interface is named"
+        message = f"{neighbor.peer} is link-local, and no interface is named"
+        return Finding("spec.peerAddress", "link-local", message, "write interface in place of peerAddress", str(neighbor.peer))
     return None
 
 

@@ -46,7 +46,7 @@ def test_exabgp_accepts_what_is_rendered(neighbors: list[Neighbor], tmp_path: Pa
 @pytest.mark.parametrize(
     ("neighbor", "problem"),
     [
-        (replace(ROUTER, password="x" * 81), "its password has 81 bytes"),
+        (replace(ROUTER, password="x" * 81), "the password has 81 bytes"),
         (replace(ROUTER, hold_time_s=2), "holdTime 2s is neither 0 nor from 3s"),
         (replace(ROUTER, hold_time_s=65536), "holdTime 65536s"),
         (replace(ROUTER, peer_as=0), "peerASN 0 is not from 1"),
@@ -57,12 +57,12 @@ def test_exabgp_accepts_what_is_rendered(neighbors: list[Neighbor], tmp_path: Pa
 def test_what_exabgp_would_refuse_costs_only_that_neighbor(neighbor: Neighbor, problem: str) -> None:
     (found,) = check([neighbor, ANY_SOURCE]).items()
     assert found[0] == neighbor.name
-    assert problem in found[1]
+    assert problem in found[1].message
 
 
 def test_two_neighbors_that_exabgp_cannot_tell_apart_are_found() -> None:
     twin = replace(ROUTER, name="twin", port=1179)
-    assert "as peer router" in check([ROUTER, twin])["twin"]
+    assert "as by BGPPeer router" in check([ROUTER, twin])["twin"].message
     assert check([ROUTER, replace(twin, router_id=IPv4Address("192.0.2.99"))]) == {}
 
 
