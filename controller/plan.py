@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Final
 
 from config.model import Config, IPAddress, PoolName, ServiceKey
-from controller.ipam.allocate import Allocation, Refusal, Request, allocate, assign, full
+from controller.ipam.allocate import FAMILY_OF, Allocation, Refusal, Request, allocate, assign, free, full
 from controller.ipam.ledger import Ledger
 from controller.ipam.memory import Memory, Remembered
 from controller.outbox import Outbox, Write, is_later
@@ -293,9 +293,12 @@ class Planner:
             else:
                 seeking[service.key] = settled
         self._serve(seeking.keys() | (self._waiting if self.ledger.has_freed else self._concerned()), seeking, made)
-        while self._let_go_of_kept(made):
-            self._serve(self._waiting, seeking, made)
-        self._serve(self._concerned(), seeking, made)  # Gives nobody anything: it says what stands in the way at the end.
+        served = True
+        while served:
+            while self._let_go_of_kept(made):
+                self._serve(self._waiting, seeking, made)
+            # Says what stands in the way at the end. Who may only share what its namespace has may find something even now.
+            served = self._serve(self._concerned(), seeking, made)
         self.ledger.forget_freed()
         return [self._conclude(decision) for decision in made.values()]
 
@@ -304,15 +307,19 @@ class Planner:
         asked: AbstractSet[ServiceKey],
         seeking: Mapping[ServiceKey, tuple[Notice, ...]],
         made: dict[ServiceKey, Decision],
-    ) -> None:
-        """Give those who want an address one, the oldest first."""
+    ) -> bool:
+        """Give those who want an address one, the oldest first; whether anybody got one."""
+        served = False
         for service in sorted((self.services[key] for key in asked), key=_age):
             # All that was freed may be taken by now.
             if service.key in seeking or self.ledger.has_freed or self._is_concerned(service):
-                if self.ledger.addresses_of(service.key):
+                had = self.ledger.addresses_of(service.key)
+                if had:
                     made[service.key] = self._second_address(service, made.get(service.key) or self.decisions[service.key])
                 else:
                     made[service.key] = self._seek(service, seeking.get(service.key, ()))
+                served |= self.ledger.addresses_of(service.key) != had
+        return served
 
     def _concerned(self) -> frozenset[ServiceKey]:
         """Those who wait and for whom something else may stand in the way now, although nothing became free."""
@@ -329,14 +336,17 @@ class Planner:
         pair = len(service.cluster_ips) > 1 and service.policy is not FamilyPolicy.PREFER_DUAL
         return pair and (self.ledger.has_filled or (self.ledger.has_moved and bool(service.use.key)))
 
-    def _over_quota(self, service: Service, addresses: tuple[IPAddress, ...]) -> Refusal | None:
-        """Why the namespace of the Service cannot have these addresses too; None if it can."""
-        return self._over_quota_by(service, self.ledger.count_more(service.namespace, addresses))
-
-    def _over_quota_by(self, service: Service, more: int) -> Refusal | None:
+    def _room(self, service: Service) -> int | None:
+        """How many addresses the namespace of the Service may hold beside those it holds; None if any number."""
         quota = self.quotas.get(service.namespace)
-        if quota is None or self.ledger.count_of(service.namespace) + more <= quota:
+        return None if quota is None else quota - self.ledger.count_of(service.namespace)
+
+    def _over_quota(self, service: Service, more: int) -> Refusal | None:
+        """Why the namespace of the Service cannot have so many addresses more; None if it can."""
+        room = self._room(service)
+        if room is None or more <= room:
             return None
+        quota = self.quotas[service.namespace]
         # Without a count: it would be another one each time that others come and go, and be written again to all who wait.
         detail = f'namespace "{service.namespace}" may have {quota} addresses and would have more'
         return Refusal(Reason.NAMESPACE_QUOTA, f"{detail} (annotation lb.metallb-py.io/max-addresses)")
@@ -466,15 +476,16 @@ class Planner:
         (first,), pool = kept.recorded.addresses, kept.recorded.pool
         assert pool is not None
         version = other_version(first.version)
-        second = self.ledger.lowest(pool, version, service.use)
-        over = self._over_quota(service, (second,)) if second is not None else self._over_quota_by(service, 1)
-        if second is None or over is not None:
+        request = Request(service.key, FAMILY_OF[version], service.labels, use=service.use, room=self._room(service))
+        second = free(pool, request.family, request, self.ledger)
+        if not second:
+            over = self._over_quota(service, 1)
             lack = full(pool, version, self.ledger, service.use) if over is None else over.detail
             note = f'no additional IP for "{service.key}": {lack}'
             return replace(kept, complaint=Notice("Normal", "AdditionalAssignFailed", note))
         self._waiting.discard(service.key)
-        both = self._keep(service, Allocation((first, second), pool))
-        said = Notice("Normal", "IPAllocated", f'Assigned additional IP "{second}"')
+        both = self._keep(service, Allocation((first, *second), pool))
+        said = Notice("Normal", "IPAllocated", f'Assigned additional IP "{_list(second)}"')
         return replace(both, outcome=Outcome.ASSIGNED, reason=Reason.ASSIGNED, achieved=(said, *_deprecations(service)))
 
     def _give_up(self, service: Service, said: tuple[Notice, ...]) -> tuple[Notice, ...]:
@@ -527,13 +538,14 @@ class Planner:
             alone,
             service.use,
             self.memory.of_deleted(service.key),
+            self._room(service),
         )
         found = allocate(request, self.ledger)
-        if isinstance(found, Allocation):
-            return self._over_quota(service, found.addresses) or found
-        if found.reason in LACKING:  # Of two reasons the one counts that does not come and go with what others do.
-            need = 1 if alone else len(service.cluster_ips)
-            return self._over_quota_by(service, need) or found
+        if service.wanted_addresses and (isinstance(found, Allocation) or found.reason in LACKING):
+            return self._over_quota(service, self.ledger.count_more(service.namespace, service.wanted_addresses)) or found
+        if isinstance(found, Refusal) and found.reason in LACKING:
+            # Of two reasons the one counts that does not come and go with what others do.
+            return self._over_quota(service, 1 if alone else len(service.cluster_ips)) or found
         return found
 
     def _without(

@@ -31,7 +31,8 @@ class Request:
     """What a Service without an address asks for.
 
     `family` is what it needs. `alone` are the versions (4, 6) that do where no pool has a pair, best first; empty unless
-    it prefers dual stack. `remembered` are the addresses kept back for it since it was deleted.
+    it prefers dual stack. `remembered` are the addresses kept back for it since it was deleted. `room` is how many addresses its
+    namespace may hold beside those it holds already; None if any number.
     """
 
     service: ServiceKey
@@ -42,11 +43,21 @@ class Request:
     alone: tuple[int, ...] = ()
     use: Use = ALONE
     remembered: tuple[IPAddress, ...] = ()
+    room: int | None = None
 
     @property
     def namespace(self) -> str:
         """The namespace of the Service."""
         return self.service.partition("/")[0]
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """What does, best first."""
+        return (self.family, *(FAMILY_OF[version] for version in self.alone))
+
+    def has_room(self, addresses: tuple[IPAddress, ...], ledger: Ledger) -> bool:
+        """Whether the namespace may hold these addresses too."""
+        return self.room is None or ledger.count_more(self.namespace, addresses) <= self.room
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ def _requested(request: Request, ledger: Ledger) -> Allocation | Refusal:
 
 def _remembered(request: Request, ledger: Ledger) -> Allocation | None:
     """The addresses that the Service had before it was deleted, if it may and wants to have them now."""
-    if family_of(request.remembered) not in {request.family, *(FAMILY_OF[version] for version in request.alone)}:
+    if family_of(request.remembered) not in request.families or not request.has_room(request.remembered, ledger):
         return None
     found = assign(request.service, request.labels, request.remembered, ledger, request.use)
     return found if isinstance(found, Allocation) and request.pool in {None, found.pool} else None
@@ -146,12 +157,11 @@ def _from_pool(request: Request, name: PoolName, ledger: Ledger) -> Allocation |
     objection = incompatible(ledger.pools[name], request.namespace, request.labels)
     if objection:
         return Refusal(Reason.POOL_NOT_FOR_SERVICE, f'pool "{name}" {objection}')
-    addresses = _free(name, request.family, request.use, ledger)
-    for version in request.alone if not addresses else ():
-        addresses = addresses or _free(name, FAMILY_OF[version], request.use, ledger)
-    if not addresses:
-        return Refusal(Reason.POOL_EXHAUSTED, f"no available IPs: {_lacking(name, request, ledger)}")
-    return Allocation(addresses, name)
+    for family in request.families:
+        addresses = free(name, family, request, ledger)
+        if addresses:
+            return Allocation(addresses, name)
+    return Refusal(Reason.POOL_EXHAUSTED, f"no available IPs: {_lacking(name, request, ledger)}")
 
 
 def _automatic(request: Request, ledger: Ledger) -> Allocation | Refusal:
@@ -159,26 +169,40 @@ def _automatic(request: Request, ledger: Ledger) -> Allocation | Refusal:
     asked: list[PoolName] = []
     for group in (ledger.pinned, ledger.unpinned):
         pools = [pool.name for pool in group if not incompatible(pool, request.namespace, request.labels)]
-        for family in (request.family, *(FAMILY_OF[version] for version in request.alone)):
+        for family in request.families:
             for name in pools:
-                addresses = _free(name, family, request.use, ledger)
+                addresses = free(name, family, request, ledger)
                 if addresses:
                     return Allocation(addresses, name)
         asked += pools
-    sized = [name for name in asked if all(ledger.usage(name, version).usable for version in VERSIONS_OF[request.family])]
+    sized = any(
+        all(ledger.usage(name, version).usable for version in VERSIONS_OF[family])
+        for name in asked
+        for family in request.families
+    )
     return Refusal(Reason.POOL_EXHAUSTED if sized else Reason.NO_SUITABLE_POOL, f"no available IPs: {_survey(request, ledger)}")
 
 
-def _free(name: PoolName, family: Family, use: Use, ledger: Ledger) -> tuple[IPAddress, ...]:
-    """The next address of every version that the family has, IPv4 first; empty if one of them lacks."""
-    found = [ledger.lowest(name, version, use) for version in VERSIONS_OF[family]]
-    return tuple(address for address in found if address is not None) if None not in found else ()
+def free(name: PoolName, family: Family, request: Request, ledger: Ledger) -> tuple[IPAddress, ...]:
+    """The next address of every version that the family has, IPv4 first; empty if one of them lacks.
+
+    Where the namespace has no room for a new address, one that it holds already and that can be shared does as well. So
+    whether there is something does not depend on which address happens to be the next one.
+    """
+    found = {version: ledger.lowest(name, version, request.use) for version in VERSIONS_OF[family]}
+    addresses = tuple(address for address in found.values() if address is not None)
+    for version in VERSIONS_OF[family] if len(addresses) == len(found) else ():
+        if request.has_room(addresses, ledger):
+            break
+        found[version] = ledger.lowest_held(request.namespace, name, version, request.use) or found[version]
+        addresses = tuple(address for address in found.values() if address is not None)
+    return addresses if len(addresses) == len(found) and request.has_room(addresses, ledger) else ()
 
 
 def _lacking(name: PoolName, request: Request, ledger: Ledger) -> str:
-    """Which of the families the pool lacks; if it never has one, that alone, because what is free comes and goes."""
+    """Which of the families the pool lacks; if it never has one that is needed, that alone: what is free comes and goes."""
     wanted = VERSIONS_OF[request.family]
-    never = [version for version in wanted if not ledger.usage(name, version).usable]
+    never = [version for version in wanted if not request.alone and not ledger.usage(name, version).usable]
     lacking = never or [version for version in wanted if ledger.lowest(name, version, request.use) is None]
     return " and ".join(full(name, version, ledger, request.use) for version in lacking)
 

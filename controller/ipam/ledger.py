@@ -19,6 +19,7 @@ from controller.ipam.ranges import PoolSpace, Reserved, is_buggy
 from controller.ipam.sharing import ALONE, Conflict, Port, Use, conflict
 
 VERSIONS: Final = (4, 6)
+_NOBODY: Final = ServiceKey("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,17 @@ class Ledger:
             at += 1
         shared.tried[use.ports] = at
         return shared.places[at] if at < len(shared.places) else None
+
+    def lowest_held(self, namespace: str, pool: PoolName, version: int, use: Use) -> IPAddress | None:
+        """The first address of the pool that Services of the namespace hold already, and that may be shared in this use."""
+        found = [
+            address
+            for address in self._by_namespace.get(namespace, ())
+            if use.key and address.version == version and int(address) not in self._kept[version]
+            if (giver := self._giver_of(address)) is not None and giver.name == pool
+            if conflict(_NOBODY, use, address, ((one, self._uses[one]) for one in self.holders_of(address))) is None
+        ]
+        return min(found, key=lambda address: (self._index(version, int(address)), int(address)), default=None)
 
     def _index(self, version: int, number: int) -> int:
         place = self._place(version, number)

@@ -20,7 +20,7 @@ from controller.world import NOTHING, FamilyPolicy, Recorded, Service
 from tests.builders import a_config, a_pool, a_service, a_use, a_world, addresses
 
 UNTIMED = settings(  # The machine is shared: time says nothing. EXAMPLES=100000 is the long form.
-    max_examples=int(os.environ.get("EXAMPLES", "100")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=int(os.environ.get("EXAMPLES", "300")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 CONFIGS = (

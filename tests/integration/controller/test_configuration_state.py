@@ -12,6 +12,7 @@ from kube.configuration_state import CONTROLLER, STATES, says, status_saying
 from kube.errors import KubeError, NotFound
 from kube.objects import RawObject
 from kube.resources import IP_ADDRESS_POOLS, PODS, Resource
+from lab.apiserver.testing import own_server
 from tests.builders import NAMESPACE
 from tests.unit.controller.cluster import Cluster, a_cluster, until
 
@@ -116,7 +117,7 @@ async def test_nothing_is_written_over_a_restart_when_nothing_changed(tmp_path: 
 
 
 async def test_it_goes_with_our_pod(tmp_path: Path) -> None:
-    async with a_cluster(tmp_path) as cluster:
+    async with a_cluster(tmp_path, own_server) as cluster:  # Which collects garbage; a kube-apiserver alone does not.
         container = {"name": "controller", "image": "x"}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "me"}, "spec": {"containers": [container]}}
         pod = await cluster.client.create(PODS, body, namespace=NAMESPACE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -172,9 +172,11 @@ class Cluster:
 
 
 @asynccontextmanager
-async def a_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def a_cluster(
+    tmp_path: Path, serve: Callable[[Path], AbstractAsyncContextManager[Served]] = running_server
+) -> AsyncIterator[Cluster]:
     """An API server on loopback with our CRDs and namespace."""
-    async with running_server(tmp_path / "api") as server, client_of(server) as client:
+    async with serve(tmp_path / "api") as server, client_of(server) as client:
         for text in crd.files().values():
             await client.create(CUSTOM_RESOURCES, yaml.safe_load(text))
         await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})

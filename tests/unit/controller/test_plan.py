@@ -712,6 +712,53 @@ class TestQuota:
         made = self.limited(*sharers, default=1)
         assert [ips(one) for one in made.decisions.values()] == ["10.0.0.0", "10.0.0.0"]
 
+    def test_who_prefers_two_gets_one_where_there_is_room_for_one(self) -> None:
+        prefers = a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL)
+        made = self.limited(prefers, config=DUAL, default=1)
+        assert ips(made.decisions[prefers.key]) == "10.0.0.0"
+        assert [ips(one) for one in made.handle(Change(quotas={"default": 2}))] == ["10.0.0.0 fc00::"]
+        made.check_invariants()
+
+    def test_who_needs_two_gets_none_where_there_is_room_for_one(self) -> None:
+        needs = a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.REQUIRE_DUAL)
+        made = self.limited(needs, config=DUAL, default=1)
+        assert made.decisions[needs.key].reason is Reason.NAMESPACE_QUOTA
+
+    def test_without_room_a_sharer_joins_what_its_namespace_has_whichever_address_is_the_next(self) -> None:
+        holder = a_service("holder", holds="10.0.0.2", pool="default", sharing_key="k")
+        joins = a_service("joins", created=1, sharing_key="k", ports="TCP/81")
+        made = self.limited(holder, joins, default=1)
+        assert ips(made.decisions[joins.key]) == "10.0.0.2", "10.0.0.0 is free, but the namespace may have no more"
+
+    def test_without_room_a_pair_is_made_of_one_that_is_shared_and_a_new_one(self) -> None:
+        holder = a_service("holder", holds="10.0.0.2", pool="default", sharing_key="k")
+        pair = a_service(
+            "pair", created=1, cluster_ips=TWO_IPS, policy=FamilyPolicy.REQUIRE_DUAL, sharing_key="k", ports="TCP/81"
+        )
+        made = self.limited(holder, pair, config=DUAL, default=2)
+        assert ips(made.decisions[pair.key]) == "10.0.0.2 fc00::"
+
+    def test_an_older_one_joins_what_a_younger_one_brings_into_the_namespace(self) -> None:
+        old = a_service("old", created=1, sharing_key="k", ports="TCP/81")
+        made = self.limited(old, a_service("none", namespace="x"), default=0)
+        assert ips(made.decisions[old.key]) == ""
+        young = a_service("young", created=9, holds="10.0.0.3", pool="default", sharing_key="k")
+        found = made.handle(Change(services={young.key: young}, quotas={"default": 1}))
+        made.check_invariants()
+        assert {one.service: ips(one) for one in found} == {"default/young": "10.0.0.3", "default/old": "10.0.0.3"}
+
+    def test_what_was_kept_for_a_deleted_service_needs_room_too(self) -> None:
+        kept = a_service("kept", keep_for_s=60.0)
+        made = self.limited(kept, default=1)
+        made.handle(Change(services={kept.key: None}, now=1.0))
+        other = a_service("other", created=1)
+        made.handle(Change(services={other.key: other}, now=1.0))
+        returned = made.handle(Change(services={kept.key: replace(kept, uid="new", version="9")}, now=2.0))
+        assert [(one.reason, ips(one)) for one in returned] == [(Reason.NAMESPACE_QUOTA, "")]
+        freed = made.handle(Change(services={other.key: None}, now=3.0))
+        made.check_invariants()
+        assert [ips(one) for one in freed] == ["10.0.0.0"]
+
     def test_a_second_address_counts_too(self) -> None:
         prefers = a_service(cluster_ips=TWO_IPS, policy=FamilyPolicy.PREFER_DUAL, holds="10.0.0.0", pool="default")
         made = self.limited(prefers, config=DUAL, default=1)
@@ -923,6 +970,14 @@ class TestSayingWhatPoolsLack:
             config=a_config(ONE_OF_EACH),
         )
         assert "has no free IPv4 address" in made.decisions[ServiceKey("default/pair")].detail
+
+    def test_who_prefers_two_and_gets_none_is_told_of_both(self) -> None:
+        made = planner(a_service("four"), replace(self.pair("prefers"), policy=FamilyPolicy.PREFER_DUAL), config=ONE)
+        refused = made.decisions[ServiceKey("default/prefers")]
+        assert (refused.reason, refused.detail) == (
+            Reason.POOL_EXHAUSTED,
+            'no available IPs: pool "default" has no free IPv4 address (all 1 in use) and pool "default" has no IPv6 addresses',
+        )
 
     def test_who_wants_a_pair_is_told_when_it_can_share_neither_address_any_more(self) -> None:
         four = a_service("four", sharing_key="k", ports="TCP/81")
