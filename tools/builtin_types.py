@@ -1,6 +1,7 @@
 # ruff: noqa: INP001 - a script, in no package
-"""Write lab/apiserver/builtin_types.json anew: the built-in kinds' fields, from the kubernetes package's generated models.
+"""Write lab/apiserver/builtin_types.json and builtin_texts.json anew: the built-in kinds' fields, and what they are for.
 
+Both come from the kubernetes package's generated models; `kubectl explain` shows the texts.
 Run by hand (`.venv/bin/python tools/builtin_types.py`) when the package changes: fields and types that are new are added. The
 flags behind a type, and types that the models say too loosely, are written by hand in the file and stay. lab/apiserver/typed.py
 says what the words mean; it reads only the JSON, because importing the models costs more than the whole start of the server.
@@ -14,6 +15,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ V1TokenReview V1SubjectAccessReview V1LocalSubjectAccessReview V1SelfSubjectAcce
 AuthenticationV1TokenRequest V1DeleteOptions V1Eviction V1Binding V1Scale
 """
 OUTPUT = Path(__file__).parents[1] / "lab" / "apiserver" / "builtin_types.json"
+TEXTS = OUTPUT.with_name("builtin_texts.json")
 
 
 def type_name(cls: type) -> str:
@@ -86,11 +89,24 @@ def merged(old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> di
     return {name: {**fields, **old.get(name, {})} for name, fields in new.items()}
 
 
+def texts(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What each type, under the name "", and its fields are for."""
+    members = (getattr(models, name) for name in dir(models))
+    classes = {type_name(c): c for c in members if isinstance(c, type) and hasattr(c, "model_fields")}
+    out: dict[str, dict[str, str]] = {}
+    for name in sorted(set(names) & set(classes)):
+        about = (classes[name].__doc__ or "").partition("\n\n")[0].strip()
+        fields = {f.serialization_alias or n: f.description or "" for n, f in classes[name].model_fields.items()}
+        out[name] = {member: text for member, text in {"": about, **fields}.items() if text}
+    return out
+
+
 def main() -> int:
-    """Write the file; returns the exit status."""
-    old = json.loads(OUTPUT.read_text(encoding="utf-8"))
-    text = json.dumps(merged(old, table()), separators=(",", ":")).replace('},"', '},\n"')
-    OUTPUT.write_text(text + "\n", encoding="utf-8")
+    """Write the files; returns the exit status."""
+    types_now = merged(json.loads(OUTPUT.read_text(encoding="utf-8")), table())
+    for path, content in ((OUTPUT, types_now), (TEXTS, texts(types_now))):
+        text = json.dumps(content, separators=(",", ":")).replace('},"', '},\n"')
+        path.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

@@ -86,12 +86,11 @@ class Webhooks:
             version = _version_for(hook, resource, (operation,), name)
             shown = _in_version(new, version, resource)
             before = _in_version(msgspec.json.decode(old.body) if old is not None else None, version, resource)
-            subject = shown if shown is not None else before
-            assert subject is not None
-            if not self._selected(hook, namespace, subject, before):
+            if not self._selected(hook, namespace, shown, before):
                 continue
+            body = _question(version, operation, resource, namespace, shown, before, call, sub)
             try:
-                answer = await self._call(hook, version, operation, resource, namespace, shown, before, call, sub)
+                answer = (await self._post(hook["clientConfig"], body, hook["timeoutSeconds"]))["response"]
             except FAILURES as error:
                 if hook["failurePolicy"] == "Ignore":
                     continue
@@ -103,8 +102,8 @@ class Webhooks:
                 raise ApiError(int(status.get("code") or 403), status.get("reason") or "Forbidden", message)
             call.warn(list(answer.get("warnings") or ()))
 
-    def _selected(self, hook: Json, namespace: str, subject: Json, before: Json | None) -> bool:
-        labels = [(d.get("metadata") or {}).get("labels") or {} for d in (subject, before) if d is not None]
+    def _selected(self, hook: Json, namespace: str, shown: Json | None, before: Json | None) -> bool:
+        labels = [(d.get("metadata") or {}).get("labels") or {} for d in (shown, before) if d is not None]
         if not any(matches(of_object(hook["objectSelector"]), found) for found in labels):
             return False
         stored = self._store.get("namespaces", ("", namespace)) if namespace else None
@@ -163,28 +162,23 @@ class Webhooks:
                 review: Json = msgspec.json.decode(await answer.read(), type=dict)
                 return review
 
-    async def _call(
-        self, hook: Json, version: str, operation: str, resource: Resource, namespace: str, new: Json | None, old: Json | None,
-        call: Call, sub: str,
-    ) -> Json:  # fmt: skip
-        kind = {"group": resource.group, "version": version, "kind": resource.kind}
-        where = {"group": resource.group, "version": version, "resource": resource.plural}
-        requested = {"version": resource.version}
-        subject = new if new is not None else old
-        assert subject is not None
-        identifier = str(uuid.uuid4())
-        body = {
-            "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
-            "request": {
-                "uid": identifier, "kind": kind, "resource": where, "requestKind": {**kind, **requested},
-                "requestResource": {**where, **requested}, "subResource": sub,
-                "name": (subject.get("metadata") or {}).get("name", ""), "namespace": namespace, "operation": operation,
-                "userInfo": {"username": call.user.name, "groups": list(call.user.groups)}, "object": new, "oldObject": old,
-                "dryRun": call.dry_run, "options": None,
-            },
-        }  # fmt: skip
-        response: Json = (await self._post(hook["clientConfig"], body, hook["timeoutSeconds"]))["response"]
-        return response
+
+def _question(
+    version: str, operation: str, resource: Resource, namespace: str, new: Json | None, old: Json | None, call: Call, sub: str
+) -> Json:
+    """The AdmissionReview to send."""
+    kind = {"group": resource.group, "version": version, "kind": resource.kind}
+    where = {"group": resource.group, "version": version, "resource": resource.plural}
+    requested = {"version": resource.version}
+    return {
+        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": str(uuid.uuid4()), "kind": kind, "resource": where, "requestKind": {**kind, **requested},
+            "requestResource": {**where, **requested}, "subResource": sub, "name": (new or old or {})["metadata"]["name"],
+            "namespace": namespace, "operation": operation, "object": new, "oldObject": old, "dryRun": call.dry_run, "options": None,
+            "userInfo": {"username": call.user.name, "groups": list(call.user.groups)},
+        },
+    }  # fmt: skip
 
 
 def _in_version(document: Json | None, version: str, resource: Resource) -> Json | None:

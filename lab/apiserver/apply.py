@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lab.apiserver import codec, structural
-from lab.apiserver.errors import ApiError, Cause, bad_request, internal, invalid, required
+from lab.apiserver.errors import ApiError, Cause, bad_request, internal
 from lab.apiserver.resources import Resource
 from lab.apiserver.typed import SCHEMAS, MismatchError, decode
 
@@ -275,15 +275,13 @@ def read(resource: Resource, key: Key, data: bytes) -> Json:
         document = codec.parse_yaml(data)
     except ValueError as error:
         raise bad_request(f"error decoding YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise bad_request("error decoding YAML: the patch is not an object")
+    if not isinstance(document, dict) or not isinstance(document.setdefault("metadata", {}), dict):
+        raise bad_request("error decoding YAML: the patch or its metadata is not an object")
     kind, version = str(document.get("kind", "")), str(document.get("apiVersion", ""))
     if kind != resource.kind or version != resource.api_version:
         shown = f"/{version}" if version and "/" not in version else version or "/"
         raise bad_request(f"invalid object type: {shown}, Kind={kind}")
-    metadata = document.setdefault("metadata", {})
-    if not isinstance(metadata, dict):
-        raise bad_request("error decoding YAML: metadata is not an object")
+    metadata = document["metadata"]
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     name = metadata.get("name", "")
@@ -318,12 +316,9 @@ def merge(live: Json | None, applied: Json, resource: Resource, call: Call, sub:
     """The live document with an applied one merged in, and its managedFields.
 
     Raises:
-        ApiError: 409 when others own what would change, and force is not set; 422 without a manager.
+        ApiError: 409 when others own what would change, and force is not set.
 
     """
-    if not call.manager:
-        cause = required("fieldManager", "is required for apply patch")
-        raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
     schema = schema_of(resource)
     wanted = _tracked(tree(_view(applied), schema, inner=False), resource, sub)
     if live is None:
@@ -389,11 +384,8 @@ def _conflicts(contested: list[tuple[Json, list[Path]]]) -> ApiError:
     causes = []
     lines = []
     for entry, paths in contested:
-        who = f'"{entry.get("manager")}"'
-        if entry.get("subresource"):
-            who += f' with subresource "{entry["subresource"]}"'
-        if entry.get("operation") == "Update":
-            who += f" using {entry.get('apiVersion')}"
+        who = f'"{entry.get("manager")}"' + (f' with subresource "{entry["subresource"]}"' if entry.get("subresource") else "")
+        who += f" using {entry.get('apiVersion')}" if entry.get("operation") == "Update" else ""
         causes += [Cause("FieldManagerConflict", f"conflict with {who}", path_text(p)) for p in paths]
         lines.append((who, [path_text(p) for p in paths]))
     if len(causes) == 1:

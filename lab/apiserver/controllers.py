@@ -119,8 +119,7 @@ class Controllers:
 
     def _definition(self, name: str) -> None:
         api, registry = self._api, self._api.registry
-        resource = registry.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        assert resource is not None
+        resource = self._kept_in(_CRDS)
         stored = api.store.get(_CRDS, ("", name))
         if stored is None:
             registry.install(name, None, ())
@@ -153,6 +152,11 @@ class Controllers:
         for key in list(self._api.store.shelf(storage).sorted_keys()):
             self._delete(resource, key)
 
+    def _kept_in(self, storage: str) -> Resource:
+        resource = self._api.registry.by_storage(storage)
+        assert resource is not None
+        return resource
+
     def _delete(self, resource: Resource, key: Key) -> None:
         try:
             self._api.delete(resource, key, DeleteOptions(), Call())
@@ -167,8 +171,7 @@ class Controllers:
         stored = api.store.get("namespaces", ("", name))
         if stored is None:
             return
-        resource = api.registry.find("", "v1", "namespaces")
-        assert resource is not None
+        resource = self._kept_in("namespaces")
         if b'"phase":"Terminating"' not in stored.body:
             self._default_account(name)
             return
@@ -187,13 +190,8 @@ class Controllers:
             for key in keys:
                 self._delete(inner, key)
             left += sum(1 for k in keys if k in api.store.shelf(storage).objects)
-        self._namespaces.discard(name)
         if not left:
-
-            def finish(namespace: Json) -> None:
-                namespace["spec"].pop("finalizers", None)
-
-            api.release(resource, ("", name), finish)
+            api.release(resource, ("", name), lambda namespace: namespace["spec"].pop("finalizers", None))
             self._namespaces.discard(name)
             self._due_at.pop(stored.uid, None)
 
@@ -202,8 +200,7 @@ class Controllers:
         self._wake.set()
 
     def _default_account(self, namespace: str) -> None:
-        resource = self._api.registry.find("", "v1", "serviceaccounts")
-        assert resource is not None
+        resource = self._kept_in("serviceaccounts")
         if self._api.store.get("serviceaccounts", (namespace, "default")) is None:
             account = {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}}
             self._api.create(resource, namespace, account, Call(manager="controllers"))

@@ -13,8 +13,9 @@ from typing import Any
 
 from lab.apiserver import conversion, structural
 from lab.apiserver.cel import CelError, Rule, compile_rule
-from lab.apiserver.errors import Cause, go_strings, invalid_value, raw_invalid, required, unsupported
+from lab.apiserver.errors import Cause, go_strings, invalid_value, raw_invalid, required
 from lab.apiserver.resources import Resource
+from lab.apiserver.rules import named
 
 Json = dict[str, Any]
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -60,9 +61,8 @@ def prepare(new: Json, old: Json | None) -> None:
     """A new definition has an empty status but for the stored version."""
     if old is None:
         new["status"] = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": None}
-        stored = [v["name"] for v in new["spec"].get("versions") or [] if v.get("storage")]
-        if stored:
-            new["status"]["storedVersions"] = stored[:1]
+        if _stored(new):
+            new["status"]["storedVersions"] = _stored(new)[:1]
         finalizers = new["metadata"].setdefault("finalizers", [])
         if FINALIZER in finalizers:
             finalizers.remove(FINALIZER)
@@ -70,52 +70,46 @@ def prepare(new: Json, old: Json | None) -> None:
             del new["metadata"]["finalizers"]
     else:
         stored = list(old["status"].get("storedVersions") or [])
-        stored += [v["name"] for v in new["spec"].get("versions") or [] if v.get("storage") and v["name"] not in stored]
-        new["status"]["storedVersions"] = stored
+        new["status"]["storedVersions"] = stored + [name for name in _stored(new) if name not in stored]
 
 
-def validate(new: Json, old: Json | None) -> list[Cause]:
-    """Faults of a definition, in the server's order."""
-    spec, names = new["spec"], new["spec"]["names"]
-    versions = spec.get("versions") or []
-    out: list[Cause] = []
-    if new["metadata"].get("name") != f"{names.get('plural')}.{spec.get('group')}":
-        out.append(invalid_value("metadata.name", new["metadata"].get("name", ""), 'must be spec.names.plural+"."+spec.group'))
-    out += [
-        required(f"spec.versions[{at}].schema.openAPIV3Schema", "schemas are required")
-        for at, version in enumerate(versions)
-        if not (version.get("schema") or {}).get("openAPIV3Schema")
-    ]
-    scope = spec.get("scope", "")
-    if old is not None and scope != old["spec"].get("scope"):
-        out.append(invalid_value("spec.scope", scope, "field is immutable"))
-    elif scope not in {"Cluster", "Namespaced"}:
-        out.append(unsupported("spec.scope", scope, ("Cluster", "Namespaced")))
-    storage = [v["name"] for v in versions if v.get("storage")]
+@named("definition-name")
+def _name(field: str, name: str, new: Json, _old: Json | None) -> list[Cause]:
+    right = f"{new['spec']['names'].get('plural')}.{new['spec'].get('group')}"
+    return [] if name == right else [invalid_value(field, name or "", 'must be spec.names.plural+"."+spec.group')]
+
+
+@named("storage-version")
+def _storage_version(field: str, versions: list[Json] | None, new: Json, _old: Json | None) -> list[Cause]:
+    storage, stored = _stored(new), new["status"].get("storedVersions") or []
+    out = []
     if len(storage) != 1:
-        names_shown = [v["name"] for v in versions]
-        out.append(invalid_value("spec.versions", names_shown, "must have exactly one version marked as storage version"))
-    for name in ("plural", "singular", "kind", "listKind"):
-        if not names.get(name):
-            out.append(required(f"spec.names.{name}"))
-    for version in versions:
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema:
-            out += _schema_faults(schema, "spec.validation.openAPIV3Schema", schema)
-    chosen = spec.get("conversion") or {}
-    if chosen.get("strategy") == "Webhook":
-        webhook = chosen.get("webhook") or {}
-        if not webhook.get("clientConfig"):
-            out.append(required("spec.conversion.webhookClientConfig", "required when strategy is set to Webhook"))
-        if not webhook.get("conversionReviewVersions"):
-            out.append(required("spec.conversion.conversionReviewVersions"))
-    stored = new["status"].get("storedVersions") or []
+        names = [v["name"] for v in versions or ()]
+        out.append(invalid_value(field, names, "must have exactly one version marked as storage version"))
     if not stored:
         out.append(raw_invalid("status.storedVersions", "[]string(nil)", "must have at least one stored version"))
     elif len(storage) > 1:
         detail = f"must have the storage version {storage[-1]}"
         out.append(raw_invalid("status.storedVersions", go_strings(stored), detail))
     return out
+
+
+@named("schema")
+def _schema(_field: str, schema: Json | None, _new: Json, _old: Json | None) -> list[Cause]:
+    return _schema_faults(schema, "spec.validation.openAPIV3Schema", schema) if schema else []
+
+
+@named("conversion")
+def _conversion(_field: str, chosen: Json, _new: Json, _old: Json | None) -> list[Cause]:
+    wanted = {"clientConfig": "required when strategy is set to Webhook", "conversionReviewVersions": ""}
+    webhook = chosen.get("webhook") or {}
+    missing = [m for m in wanted if not webhook.get(m)] if chosen["strategy"] == "Webhook" else []
+    return [required(f"spec.conversion.{m.replace('client', 'webhookClient')}", wanted[m]) for m in missing]
+
+
+def _stored(definition: Json) -> list[str]:
+    """The versions that are marked as those to store."""
+    return [v["name"] for v in definition["spec"].get("versions") or () if v.get("storage")]
 
 
 def _schema_faults(schema: Json, path: str, root: Json) -> list[Cause]:
@@ -197,10 +191,9 @@ def resources_of(crd: Json) -> tuple[Definition, tuple[Resource, ...]]:
             deprecation = version.get("deprecationWarning") or default_text
         columns = tuple(version.get("additionalPrinterColumns") or ())
         versions[version["name"]] = Version(version["name"], schema, rules, columns, deprecation)
-    storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
     chosen = spec.get("conversion") or {}
     webhook = chosen.get("webhook") if chosen.get("strategy") == "Webhook" else None
-    definition = Definition(crd["metadata"]["name"], storage, versions, webhook)
+    definition = Definition(crd["metadata"]["name"], _stored(crd)[0], versions, webhook)
     resources = tuple(
         Resource(
             group=spec["group"], version=v["name"], plural=names["plural"], kind=names["kind"], singular=names["singular"],

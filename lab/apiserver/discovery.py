@@ -1,14 +1,16 @@
 """What clients read before anything else: groups, resources, and OpenAPI documents, all derived from the registry.
 
-The OpenAPI documents list paths, parameters and the schemas of kinds; descriptions of built-in kinds are read from the
-kubernetes package when somebody first asks (kubectl explain). lab.apiserver.openapi_v2 writes v2 for old kubectls.
+The OpenAPI documents list paths, parameters and the schemas of kinds; descriptions of built-in kinds are in builtin_texts.json,
+which tools/builtin_types.py writes from the kubernetes package. lab.apiserver.openapi_v2 writes v2 for old kubectls.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import re
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from lab.apiserver.resources import Registry, Resource
@@ -168,30 +170,11 @@ _SIMPLE: dict[str, Json] = {
 }  # fmt: skip
 
 
-class Descriptions:
-    """Texts of built-in types and fields, read once from the kubernetes package."""
-
-    def __init__(self) -> None:
-        self._texts: dict[str, tuple[str, dict[str, str]]] | None = None
-
-    def of(self, type_name: str) -> tuple[str, dict[str, str]]:
-        """The text of a type and those of its fields."""
-        if self._texts is None:
-            from kubernetes.client import models  # noqa: PLC0415  # Half a second, and only for explain.
-
-            self._texts = {}
-            for name in dir(models):
-                fields = getattr(getattr(models, name), "model_fields", None)
-                if fields is None:
-                    continue
-                short = re.sub(
-                    r"^(Core|Events|Discovery|Authentication|Admissionregistration|Apiextensions|)V1(?=[A-Z])", r"\1", name
-                )
-                text = (getattr(models, name).__doc__ or "").strip()
-                self._texts[short] = (
-                    text, {(f.serialization_alias or n): f.description or "" for n, f in fields.items()},
-                )  # fmt: skip
-        return self._texts.get(type_name, ("", {}))
+@functools.cache
+def _texts() -> dict[str, dict[str, str]]:
+    """What built-in types, under the name "", and their fields are for; read when somebody first asks (kubectl explain)."""
+    read: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("builtin_texts.json").read_text(encoding="utf-8"))
+    return read
 
 
 def _reference(kind: str, package: str, pending: list[str]) -> Json:
@@ -211,7 +194,7 @@ def _schema_name(kind: str, package: str) -> str:
     return f"{package}.{go_name(kind)}"
 
 
-def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json:
+def _schemas(resources: list[Resource], group: str) -> Json:
     out: Json = {}
     package = _PACKAGES.get(group, "")
     pending = [r.type_name for r in resources if r.type_name]
@@ -221,12 +204,12 @@ def _schemas(resources: list[Resource], group: str, texts: Descriptions) -> Json
         title = _schema_name(name, package)
         if title in out:
             continue
-        about, described = texts.of(name)
+        described = _texts().get(name, {})
         properties: Json = {}
         schema: Json = {"type": "object", "properties": properties}
         out[title] = schema
-        if about:
-            schema["description"] = about
+        if described.get(""):
+            schema["description"] = described[""]
         required = [n for n, f in TYPES[name].items() if f.required]
         if required:
             schema["required"] = required
@@ -256,7 +239,7 @@ def _custom_schema(resource: Resource) -> tuple[str, Json]:
     return f"{'.'.join(reversed(resource.group.split('.')))}.{resource.version}.{resource.kind}", schema
 
 
-def openapi_v3(registry: Registry, group: str, version: str, texts: Descriptions) -> Json | None:
+def openapi_v3(registry: Registry, group: str, version: str) -> Json | None:
     """GET /openapi/v3/apis/GROUP/VERSION."""
     served = _of_version(registry, group, version)
     if not served:
@@ -264,38 +247,24 @@ def openapi_v3(registry: Registry, group: str, version: str, texts: Descriptions
     if served[0].custom is not None:
         schemas = dict(_custom_schema(r) for r in served if r.custom is not None)
     else:
-        schemas = _schemas(served, group, texts)
+        schemas = _schemas(served, group)
     return {
         "openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": _paths(served),
         "components": {"schemas": schemas},
     }  # fmt: skip
 
 
-def openapi_v2(registry: Registry, texts: Descriptions) -> Json:
-    """GET /openapi/v2 in JSON."""
+def openapi_v2(registry: Registry) -> Json:
+    """What openapi_v2.py writes, with schemas in the words of v3."""
     definitions: Json = {}
     for group in ["", *registry.groups()]:
         served = [r for r in registry.all() if r.group == group and r.custom is None]
-        definitions.update(_schemas(served, group, texts))
+        definitions.update(_schemas(served, group))
     definitions.update(_custom_schema(r) for r in registry.all() if r.custom is not None)
     return {
         "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.31.4"}, "paths": _paths(r for r in registry.all()),
-        "definitions": {name: _as_v2(schema) for name, schema in definitions.items()},
+        "definitions": definitions,
     }  # fmt: skip
-
-
-def _as_v2(schema: Json) -> Json:
-    """A schema in the words of v2: a reference stands by itself, and not below allOf."""
-    out = {name: value for name, value in schema.items() if name not in {"allOf", "default"}}
-    for each in schema.get("allOf") or ():
-        if "$ref" in each:
-            out["$ref"] = each["$ref"].replace("#/components/schemas/", "#/definitions/")
-    for name in ("items", "additionalProperties"):
-        if isinstance(out.get(name), dict):
-            out[name] = _as_v2(out[name])
-    if "properties" in out:
-        out["properties"] = {name: _as_v2(value) for name, value in out["properties"].items()}
-    return out
 
 
 def version_info() -> Json:

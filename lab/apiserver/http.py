@@ -43,7 +43,6 @@ class Server:
         self.registry, self.handlers, self.streams = registry, handlers, streams
         self.authorizer, self.tokens = handlers.authorizer, handlers.tokens
         self._clock = clock
-        self._texts = discovery.Descriptions()
         self._documents: dict[str, tuple[int, bytes]] = {}
 
     async def close(self) -> None:
@@ -179,14 +178,15 @@ class Server:
 
     def _openapi(self, request: web.BaseRequest, parts: list[str]) -> Answer:
         if parts[1:] == ["v2"]:
-            coded = "protobuf" in request.headers.get("Accept", "")
-            kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf" if coded else JSON_TYPE
-            encode = openapi_v2.encode if coded else msgspec.json.encode
-            return Answer(200, self._cached(kind, lambda: discovery.openapi_v2(self.registry, self._texts), encode), kind)
+            kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+            if "protobuf" not in request.headers.get("Accept", ""):
+                raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {kind}")
+            body = self._cached("v2", lambda: discovery.openapi_v2(self.registry), openapi_v2.encode)
+            return Answer(200, body, kind)
         if parts[1:] == ["v3"]:
             return json_answer(discovery.openapi_index(self.registry), PLAIN)
         group, version = ("", parts[3]) if parts[2:3] == ["api"] else (parts[3], parts[4]) if len(parts) == 5 else ("", "")
-        body = self._cached("/".join(parts), lambda: discovery.openapi_v3(self.registry, group, version, self._texts))
+        body = self._cached("/".join(parts), lambda: discovery.openapi_v3(self.registry, group, version))
         return Answer(200, body) if body != b"null" else Answer(404, b"", PLAIN)
 
     def _cached(

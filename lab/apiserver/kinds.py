@@ -117,15 +117,6 @@ def _workload_default(new: Json) -> None:
         new["spec"][name].setdefault("rollingUpdate", {})
 
 
-def _daemon_set_prepare(new: Json, old: Json | None) -> None:
-    name = "deprecated.daemonset.template.generation"
-    if old is None:
-        new["metadata"].setdefault("annotations", {})[name] = "1"
-    elif new["spec"].get("template") != old["spec"].get("template"):
-        count = int((old["metadata"].get("annotations") or {}).get(name, "1"))
-        new["metadata"].setdefault("annotations", {})[name] = str(count + 1)
-
-
 @named("workload")
 def _workload_check(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
     selector = new["spec"].get("selector")
@@ -275,14 +266,9 @@ def _hook_client(field: str, config: Json, _new: Json, _old: Json | None) -> lis
     return []
 
 
-@named("definition")
-def _definition(_field: str, _value: Any, new: Json, old: Json | None) -> list[Cause]:
-    return crds.validate(new, old)
-
-
 PREPARE: dict[str, Callable[[Json, Json | None], None]] = {
     "Namespace": _namespace_prepare, "Pod": _pod_prepare, "Service": services.prepare, "Secret": _secret_prepare,
-    "DaemonSet": _daemon_set_prepare, "CustomResourceDefinition": crds.prepare,
+    "CustomResourceDefinition": crds.prepare,
 }  # fmt: skip
 """What a write becomes before defaults, seen with the object it replaces or None."""
 DEFAULT: dict[str, Callable[[Json], None]] = {

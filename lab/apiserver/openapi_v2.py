@@ -45,7 +45,9 @@ def _extensions(number: int, members: Mapping[str, Any]) -> bytes:
 
 def _schema(schema: Mapping[str, Any]) -> bytes:
     out = b""
-    for number, member in ((1, "$ref"), (2, "format"), (4, "description")):
+    for reference in schema.get("allOf") or ():  # In v3 a reference stands below allOf, in v2 by itself.
+        out += _field(1, reference["$ref"].replace("#/components/schemas/", "#/definitions/")) if "$ref" in reference else b""
+    for number, member in ((2, "format"), (4, "description")):
         if schema.get(member):
             out += _field(number, schema[member])
     out += b"".join(_field(19, name) for name in schema.get("required") or ())

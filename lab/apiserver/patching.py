@@ -12,7 +12,7 @@ from typing import Any
 import jsonpatch
 
 from lab.apiserver.apply import member_schema
-from lab.apiserver.errors import ApiError, bad_request, internal
+from lab.apiserver.errors import ApiError, bad_request, go_quote, internal
 from lab.apiserver.typed import SCHEMAS
 
 Json = dict[str, Any]
@@ -70,14 +70,6 @@ def json_patch(document: Json, operations: Any) -> Json:
     return out
 
 
-def _go_map(value: Any) -> str:
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{k}:{_go_map(v)}" for k, v in sorted(value.items())) + "]"
-    if isinstance(value, list):
-        return "[" + " ".join(_go_map(v) for v in value) + "]"
-    return str(value)
-
-
 def strategic_patch(document: Json, patch: Json, type_name: str) -> Json:
     """Kubernetes' strategic merge of a patch into a document of a built-in type.
 
@@ -99,7 +91,7 @@ def _merge_map(original: Any, patch: Json, schema: Json) -> Json:
         return {}
     if directive is not None:
         if "properties" in schema:
-            raise internal(f"unknown patch type: {directive} in map: {_go_map(patch)}")
+            raise internal(f"unknown patch type: {directive} in map: {go_quote(patch)}")
         return dict(original or {})
     out: Json = dict(original) if isinstance(original, dict) else {}
     if "$retainKeys" in patch:
@@ -136,7 +128,7 @@ def _merge_list(original: list[Any], patch: list[Any], schema: Json, order: list
     touched = []
     for element in patch:
         if key not in element:
-            raise internal(f"map: {_go_map(element)} does not contain declared merge key: {key}")
+            raise internal(f"map: {go_quote(element)} does not contain declared merge key: {key}")
         at = next((i for i, o in enumerate(out) if o.get(key) == element[key]), None)
         if element.get("$patch") == "delete":
             if at is not None:

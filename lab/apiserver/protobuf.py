@@ -49,10 +49,6 @@ def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
                 raise ValueError("unexpected end of a protobuf message")
             out.append((number, data[at : at + size]))
             at += size
-        elif wire in {1, 5}:
-            size = 8 if wire == 1 else 4
-            out.append((number, data[at : at + size]))
-            at += size
         else:
             raise ValueError(f"protobuf wire type {wire} is not used by Kubernetes")
     return out
@@ -70,12 +66,8 @@ def _value(raw: int | bytes, kind: str) -> Any:
         text = parts.get(3, b"")
         return text.decode() if parts.get(1) and isinstance(text, bytes) else parts.get(2, 0)
     if kind == "t":
-        seconds = dict(_fields(raw)).get(1, 0)
-        return (
-            datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            if isinstance(seconds, int) and seconds > 0
-            else None
-        )
+        seconds = int(dict(_fields(raw)).get(1, 0))
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds > 0 else None
     return _message(raw, kind)
 
 

@@ -31,6 +31,7 @@ class Rule:
 
     path: str
     head: str
+    steps: tuple[str, ...]
     shown: str
     optional: bool
     checks: tuple[Check, ...]
@@ -68,7 +69,9 @@ def faults(kind: str, new: Json, old: Json | None) -> list[Cause]:
     """What the rules of a kind find."""
     out: list[Cause] = []
     for rule in _rules_of(kind):
-        first = dig(new, rule.head) if rule.head else new
+        first: Any = new
+        for step in rule.steps:
+            first = first.get(step) if isinstance(first, dict) else None
         if first is None and rule.optional:
             continue
         for place, value in values_at(new, rule.path) if rule.path is not rule.head else ((rule.head, first),):
@@ -188,5 +191,6 @@ def _rules_of(kind: str) -> tuple[Rule, ...]:
         path, _, shown = where.partition(" as ")
         head, many, _ = path.partition("[*]")
         optional = bool(many) or not any(c.partition(" ")[0] in {"needed", "check", "fixed", "kept"} for c in checks)
-        rules.append(Rule(path if many else head, head, shown or head, optional, tuple(map(made, checks))))
+        steps = tuple(head.split(".")) if head else ()
+        rules.append(Rule(path if many else head, head, steps, shown or head, optional, tuple(map(made, checks))))
     return tuple(rules)

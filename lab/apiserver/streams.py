@@ -48,11 +48,10 @@ class Streams:
         labels, fields = self._handlers.selectors(query, target)
         initial = query.get("sendInitialEvents", "")
         match = query.get("resourceVersionMatch", "")
-        if initial and match != "NotOlderThan":
+        if (match != "NotOlderThan") if initial else match:
             text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise invalid("meta.k8s.io", "ListOptions", "", [forbidden("resourceVersionMatch", text)])
-        if match and not initial:
-            text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            if match and not initial:
+                text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
             raise invalid("meta.k8s.io", "ListOptions", "", [forbidden("resourceVersionMatch", text)])
         timeout_s = float(integer(query.get("timeoutSeconds", "0"))) or self._rng.uniform(1800, 3600)
         since = version_of(query.get("resourceVersion", "") or "0")

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from lab.apiserver.cel import CelError, Rule
-from lab.apiserver.errors import Cause, invalid_value, required, unsupported
+from lab.apiserver.errors import Cause, duplicate, invalid_value, required, unsupported
 
 Json = dict[str, Any]
 Rules = Mapping[int, list[tuple[Rule, Json]]]  # id(schema) -> its rules and how they were written
@@ -140,18 +140,12 @@ class Validation:
         if isinstance(schema.get("items"), dict):
             for at, item in enumerate(value):
                 self.check(item, schema["items"], f"{path}[{at}]")
-        keys = schema.get("x-kubernetes-list-map-keys") or ()
         seen: list[Any] = []
-        for at, item in enumerate(value):
-            if schema.get("x-kubernetes-list-type") == "map" and isinstance(item, dict):
-                key = {k: item.get(k) for k in keys}
-                shown = "map[string]interface {}{" + ", ".join(f'"{k}":{_go_literal(v)}' for k, v in sorted(key.items())) + "}"
-            elif schema.get("x-kubernetes-list-type") == "set":
-                key, shown = item, _go_literal(item)
-            else:
-                break
+        for at, item in enumerate(value if schema.get("x-kubernetes-list-type") in {"map", "set"} else ()):
+            keys = schema.get("x-kubernetes-list-map-keys") or ()
+            key = {k: item.get(k) for k in keys} if keys and isinstance(item, dict) else item
             if key in seen:
-                self.causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {shown}", f"{path}[{at}]"))
+                self.causes.append(duplicate(f"{path}[{at}]", key))
             seen.append(key)
 
     def _object(self, value: Json, schema: Json, path: str) -> None:
@@ -206,10 +200,6 @@ def _rule_fault(written: Json, path: str, value: object, message: str) -> Cause:
     reason = written.get("reason") or "FieldValueInvalid"
     field = path + (written.get("fieldPath") or "")
     return Cause(reason, f'Invalid value: "{type_word(value)}": {message}', field)
-
-
-def _go_literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _is(value: object, wanted: str) -> bool:

@@ -159,11 +159,6 @@ def test_a_document_that_cannot_be_applied_is_refused(body: bytes, code: int, te
     assert text in caught.value.message
 
 
-def test_an_apply_needs_a_manager() -> None:
-    with pytest.raises(ApiError, match="fieldManager"):
-        apply_as(None, "", service())
-
-
 @pytest.mark.parametrize("extra", [{"type": "string"}, True])
 def test_a_definition_whose_schema_has_a_map_can_be_applied(extra: Any) -> None:
     version = {
