@@ -7,15 +7,15 @@ space := $(empty) $(empty)
 
 # What is pure, and therefore has no excuse for an untested branch.
 DECIDERS_AND_CODECS := config/*,controller/world.py,controller/plan.py,controller/outbox.py,controller/pacing.py,controller/ipam/*,kube/retry.py,\
-speaker/bfd/packet.py,speaker/bfd/session.py,speaker/bfd/hub.py,speaker/bgp/model.py,speaker/bgp/sessions.py,speaker/bgp/exabgp_api.py,speaker/bgp/exabgp_config.py,speaker/bgp/neighbors.py,\
-speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,speaker/plan.py,speaker/joining.py,speaker/isolation.py,speaker/handover.py,speaker/claims.py,speaker/peers.py,speaker/agenda.py,\
+speaker/bfd/packet.py,speaker/bfd/session.py,speaker/bfd/hub.py,speaker/bgp/model.py,speaker/bgp/sessions.py,speaker/bgp/exabgp_api.py,speaker/bgp/exabgp_config.py,speaker/bgp/neighbors.py,speaker/bgp/routes.py,\
+speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,speaker/balance.py,speaker/plan.py,speaker/joining.py,speaker/isolation.py,speaker/handover.py,speaker/claims.py,speaker/peers.py,speaker/agenda.py,\
 speaker/layer2/arp.py,speaker/layer2/ndp.py,speaker/layer2/bpf.py,speaker/layer2/responder.py,speaker/layer2/interfaces.py,\
 memberlist/awareness.py,memberlist/broadcast.py,memberlist/config.py,memberlist/core.py,memberlist/effects.py,\
 memberlist/exchange.py,memberlist/keyring.py,memberlist/lzw.py,memberlist/members.py,memberlist/messages.py,memberlist/outbox.py,\
 memberlist/isolation.py,memberlist/judge.py,memberlist/lag.py,memberlist/limits.py,memberlist/loss.py,memberlist/marker.py,\
 memberlist/measures.py,memberlist/pace.py,memberlist/profiles.py,memberlist/rtt.py,memberlist/watch.py,kube/lease.py,\
 lab/dataplane.py,lab/deployments.py,lab/endpoints.py,lab/ruleset.py,lab/workloads.py,lab/ingress/nginx.py,lab/ingress/routing.py,lab/ingress/settings.py,\
-lab/chaos/plan.py,lab/chaos/verdicts.py,lab/faults.py,lab/frames.py,lab/picture.py,lab/timeline.py,memberlist/packet.py,memberlist/probe.py,memberlist/push_pull.py,memberlist/streams.py,memberlist/suspicion.py,memberlist/wire.py
+lab/chaos/plan.py,lab/chaos/verdicts.py,lab/faults.py,lab/frames.py,lab/moves.py,lab/picture.py,lab/timeline.py,memberlist/packet.py,memberlist/probe.py,memberlist/push_pull.py,memberlist/streams.py,memberlist/suspicion.py,memberlist/wire.py
 
 set-up:
 	@sh tools/set-up.sh

@@ -50,6 +50,7 @@ from config.model import (
     BgpAdvertisement,
     Community,
     Config,
+    Election,
     InterfaceName,
     IPAddress,
     L2Advertisement,
@@ -63,6 +64,7 @@ from config.model import (
 )
 from config.problem import Finding, Problem, Severity
 from config.rules import (
+    ELECTION,
     RESERVED,
     bgp_advertisement_rules,
     community_rules,
@@ -396,6 +398,7 @@ def _l2_advertisement(edition: L2AdvertisementKind, pools: Mapping[str, Labels])
         preferences=tuple(
             NodePreference(one.weight, compile_selector(one.preference)) for one in spec.preferred_node_selectors
         ),
+        election=Election((edition.metadata.annotations or {}).get(ELECTION, Election.COMPATIBLE)),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Literal, NewType
@@ -93,6 +94,15 @@ class Pool:
         return any(address in one for one in self.ranges)
 
 
+class Election(StrEnum):
+    """How the node that announces an address is chosen, beside preferences."""
+
+    COMPATIBLE = "compatible"
+    """As MetalLB does: by the hash."""
+    BALANCED = "balanced"
+    """By the hash, but so that all nodes have equally many addresses of a pool."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodePreference:
     """A weight (1 to 100) for the nodes that a selector matches."""
@@ -111,6 +121,7 @@ class L2Advertisement:
     service_selectors: tuple[Selector, ...] = ()
     interfaces: frozenset[InterfaceName] = frozenset()
     preferences: tuple[NodePreference, ...] = ()
+    election: Election = Election.COMPATIBLE
 
 
 @dataclass(frozen=True, slots=True, order=True)

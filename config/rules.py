@@ -17,13 +17,15 @@ from config.kinds.bgp_peer import BGPPeer
 from config.kinds.community import Community
 from config.kinds.ip_address_pool import IPAddressPool
 from config.kinds.l2_advertisement import L2Advertisement
-from config.model import AddressRange
+from config.model import AddressRange, Election
 from config.problem import Finding, Severity
 from config.selectors import check_selector, check_selectors
 from config.values import TextError, parse_address, parse_community, parse_duration, parse_range, parse_ranges, show_range
 
 RESERVED: Final = "lb.metallb-py.io/reserved"
 """Annotation of a pool: addresses that only Services get that ask for them by address."""
+ELECTION: Final = "lb.metallb-py.io/election"
+"""Annotation of an L2Advertisement: how the node that announces is chosen, one of config.model.Election."""
 
 
 def pool_rules(pool: IPAddressPool) -> Iterator[Finding]:
@@ -44,6 +46,12 @@ def pool_rules(pool: IPAddressPool) -> Iterator[Finding]:
 def l2_advertisement_rules(advertisement: L2Advertisement) -> Iterator[Finding]:
     """Everything wrong with an L2Advertisement by itself. Pools that do not exist are not an error."""
     spec = advertisement.spec
+    election = (advertisement.metadata.annotations or {}).get(ELECTION)
+    if election is not None and election not in set(Election):
+        remedy = f"write {', '.join(Election)}, or remove it"
+        yield Finding(
+            f'metadata.annotations["{ELECTION}"]', "enum", f"{election!r} is no kind of election", remedy, show(election)
+        )
     yield from duplicates(spec.ip_address_pools, "spec.ipAddressPools", "pool")
     yield from check_selectors(spec.ip_address_pool_selectors, "spec.ipAddressPoolSelectors")
     yield from check_selectors(spec.node_selectors, "spec.nodeSelectors")

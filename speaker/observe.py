@@ -15,8 +15,8 @@ from typing import Any
 
 from config.compile import Compiled, compile_config
 from config.cross import NATIVE, PasswordSecret, Surroundings
-from config.model import EMPTY, Config, InterfaceName, IPAddress, NodeName, ObjectRef, PoolName, ServiceKey
-from config.rules import RESERVED
+from config.model import EMPTY, Config, Election, InterfaceName, IPAddress, NodeName, ObjectRef, PoolName, ServiceKey
+from config.rules import ELECTION, RESERVED
 from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store, generation
@@ -66,6 +66,11 @@ BGP_KINDS = ("BGPPeer", "BGPAdvertisement", "BFDProfile", "Community")
 def pool_fingerprint(view: objects.RawObject) -> object:
     """What of a pool the configuration reads: an annotation of ours too, with which no generation grows."""
     return (generation(view), (view.metadata.annotations or {}).get(RESERVED))
+
+
+def advertisement_fingerprint(view: objects.RawObject) -> object:
+    """What of an L2Advertisement the configuration reads: an annotation of ours too."""
+    return (generation(view), (view.metadata.annotations or {}).get(ELECTION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,8 @@ class Observer:
             return Changes()
         self.world = World(before.me, cluster, services, sharers, considered, hold, isolation, kept)
         lost, everybody = _compare(before.cluster, cluster)
+        if (changed or lost) and any(one.election is Election.BALANCED for one in cluster.config.l2_advertisements):
+            everybody = True  # One address more or less may move another one.
         return Changes(changed, lost, everybody, own)
 
     def _look_at_cluster(self, before: Cluster, members: frozenset[NodeName] | None, all_ours: bool) -> Cluster:  # noqa: FBT001 - a fact

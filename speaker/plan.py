@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-from config.model import InterfaceName, IPAddress, L2Advertisement, NodeName, ServiceKey
+from config.model import Election, InterfaceName, IPAddress, L2Advertisement, NodeName, PoolName, ServiceKey
 from speaker import eligibility
+from speaker.balance import spread
 from speaker.election import elect
-from speaker.eligibility import Ineligible
+from speaker.eligibility import Ineligible, Terms
 from speaker.layer2 import interfaces
 from speaker.reason import Reason
 from speaker.world import Service, TrafficPolicy, World
@@ -60,9 +62,10 @@ def decide(service: Service, world: World) -> Decision:
     if not may:
         reason, detail = _why_nobody(service, own, world)
         return Decision(service.key, service.addresses, None, reason, detail)
-    ranking = elect(service.addresses[0], may, eligibility.scores(found, world.cluster))
-    if world.cluster.all_ours and (ending := _ending(service, world)):
-        ranking = tuple(sorted(ranking, key=lambda node: node in ending))
+    ranking = _ranked(service, found, may, world)
+    if world.cluster.all_ours and _is_balanced(found):
+        owner = _balanced(world).get(service.addresses[0])
+        ranking = tuple(sorted(ranking, key=lambda node: node != owner))
     announce, reason, detail = _here(service, found.advertisements, ranking, world)
     return Decision(service.key, service.addresses, announce, reason, detail, ranking)
 
@@ -81,6 +84,38 @@ def _agreed_with_sharers(service: Service, own: tuple[NodeName, ...], world: Wor
         if accepted:
             may = tuple(node for node in may if node in accepted)
     return may
+
+
+def _ranked(service: Service, found: Terms, may: tuple[NodeName, ...], world: World) -> tuple[NodeName, ...]:
+    """The candidates in the order of the election, but those last that are about to be of no use."""
+    ranking = elect(service.addresses[0], may, eligibility.scores(found, world.cluster))
+    if world.cluster.all_ours and (ending := _ending(service, world)):
+        return tuple(sorted(ranking, key=lambda node: node in ending))
+    return ranking
+
+
+def _is_balanced(found: Terms) -> bool:
+    return any(one.election is Election.BALANCED for one in found.advertisements)
+
+
+@lru_cache(maxsize=2)  # A World is compared by identity; all decisions about one have this in common.
+def _balanced(world: World) -> Mapping[IPAddress, NodeName]:
+    """Who is to have each address that is to be balanced: pool by pool, among the nodes that are equally good for it."""
+    best: dict[PoolName, dict[IPAddress, tuple[NodeName, ...]]] = {}
+    for address, sharers in world.sharers.items():
+        for service in (world.services[key] for key in sharers):
+            found = eligibility.terms(service, world.cluster)
+            if isinstance(found, Ineligible) or not _is_balanced(found):
+                continue
+            may = _agreed_with_sharers(service, eligibility.candidates(found, service, world.cluster), world)
+            if may:
+                scores, ending = eligibility.scores(found, world.cluster), _ending(service, world)
+                ranking = _ranked(service, found, may, world)
+                merit = [(node in ending, scores.get(node, 0)) for node in ranking]
+                equal = tuple(node for node, one in zip(ranking, merit, strict=True) if one == merit[0])
+                best.setdefault(found.pool, {})[address] = equal
+                break
+    return {address: node for pool in best.values() for address, node in spread(pool).items()}
 
 
 def _ending(service: Service, world: World) -> frozenset[NodeName]:

@@ -207,7 +207,7 @@ class Speaker:
             "namespaces": watch(resources.NAMESPACES, stores.namespaces, observe.namespace_fingerprint),
             "ipaddresspools": watch(resources.IP_ADDRESS_POOLS, stores.pools, observe.pool_fingerprint, namespace=own),
             "l2advertisements": watch(
-                resources.L2_ADVERTISEMENTS, stores.advertisements, observe.config_fingerprint, namespace=own
+                resources.L2_ADVERTISEMENTS, stores.advertisements, observe.advertisement_fingerprint, namespace=own
             ),
             "servicel2statuses": watch(
                 resources.SERVICE_L2_STATUSES,

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, ip_address
 from config.model import (
     AddressRange,
     Config,
+    Election,
     InterfaceName,
     L2Advertisement,
     NodeName,
@@ -48,6 +49,7 @@ def an_advertisement(
     services: tuple[Selector, ...] = (),
     interfaces: str = "",
     prefer: Mapping[int, Selector] | None = None,
+    election: Election = Election.COMPATIBLE,
 ) -> L2Advertisement:
     return L2Advertisement(
         name,
@@ -56,6 +58,7 @@ def an_advertisement(
         services,
         frozenset(InterfaceName(one) for one in interfaces.split()),
         tuple(NodePreference(weight, selector) for weight, selector in (prefer or {}).items()),
+        election,
     )
 
 

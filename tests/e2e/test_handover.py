@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
+from kube.resources import L2_ADVERTISEMENTS
 from lab.scenarios import planned_moves
-from lab.scenarios.stage import NAMESPACE, Stage
+from lab.scenarios.stage import NAMESPACE, SYSTEM, Stage, until_async
 from tests.e2e.conftest import ROOT, Lab
 from tests.e2e.test_service_address import a_stage
 
@@ -65,3 +67,22 @@ async def test_lbctl_maintenance_empties_a_node_and_fills_it_again(lab: Lab) -> 
         await watched.owned_by(owner)
         assert lbctl(lab, "maintenance", "stop", owner) == (0, f"{owner} was not in maintenance\n")
         assert lbctl(lab, "maintenance", "start", "n9") == (2, "lbctl maintenance: there is no node n9\n")
+
+
+async def test_balanced_addresses_are_spread_evenly(lab: Lab) -> None:
+    names = [f"even-{number}" for number in range(6)]
+
+    async def even(stage: Stage) -> bool | None:
+        owners = Counter([await stage.settled_owner(f"{NAMESPACE}/{name}") for name in names])
+        return [owners[node.name] for node in stage.topology.nodes] == [2, 2, 2] or None
+
+    async def elect(stage: Stage, kind: str | None) -> None:
+        annotations = {"metadata": {"annotations": {"lb.metallb-py.io/election": kind}}}
+        await stage.kube.patch(L2_ADVERTISEMENTS, "default", annotations, namespace=SYSTEM)
+
+    async with a_stage(lab, *names) as stage:
+        await elect(stage, "balanced")
+        try:
+            await until_async(lambda: even(stage), limit_s=30, what="two addresses on each node", logs=stage.where.logs)
+        finally:
+            await elect(stage, None)

@@ -353,6 +353,26 @@ def test_a_reservation_that_cannot_be_read_leaves_the_last_valid_one_in_force() 
     assert paths == ['metadata.annotations["lb.metallb-py.io/reserved"]']
 
 
+@pytest.mark.parametrize(
+    ("annotations", "election"), [({}, "compatible"), ({"lb.metallb-py.io/election": "balanced"}, "balanced")]
+)
+def test_the_kind_of_election_is_read_from_an_annotation(annotations: dict[str, str], election: str) -> None:
+    document = an_l2_document("all")
+    document["metadata"]["annotations"] = annotations
+    (found,) = compiled(a_pool_document("p"), document).config.l2_advertisements
+    assert found.election == election
+
+
+def test_an_election_that_does_not_exist_leaves_the_last_valid_edition_in_force() -> None:
+    document = an_l2_document("all")
+    document["metadata"]["annotations"] = {"lb.metallb-py.io/election": "fair"}
+    result = compile_config([document], {}, {})
+    (problem,) = [one for one in result.problems if one.severity is Severity.ERROR]
+    assert problem.path == 'metadata.annotations["lb.metallb-py.io/election"]'
+    assert "compatible, balanced" in str(problem)
+    assert result.config.l2_advertisements == ()
+
+
 @pytest.mark.parity("Parser > no nodeSelectors mean every node")
 def test_an_advertisement_without_node_selectors_excludes_no_node() -> None:
     result = compiled(

@@ -269,6 +269,21 @@ def test_a_new_member_and_a_new_label_concern_everybody() -> None:
     assert scene.look() == Changes(everybody=True)
 
 
+def test_where_addresses_are_balanced_a_new_service_concerns_everybody() -> None:
+    scene = Scene()
+    made = advertisement("even", "gold")
+    metadata = made.document["metadata"] | {"annotations": {"lb.metallb-py.io/election": "balanced"}}
+    even = L2_ADVERTISEMENTS.from_mapping({**made.document, "metadata": metadata})
+    scene.put(scene.stores.advertisements, made, by=observe.advertisement_fingerprint)
+    scene.look()
+    scene.services(service("web", "192.0.2.10"))
+    assert not scene.look().everybody
+    scene.put(scene.stores.advertisements, even, by=observe.advertisement_fingerprint)
+    assert scene.look().everybody
+    scene.services(service("dns", "192.0.2.11"))
+    assert scene.look().everybody
+
+
 def test_with_gossip_disabled_members_are_not_known() -> None:
     scene = Scene()
     scene.members = None

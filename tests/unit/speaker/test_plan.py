@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from config.model import AddressRange, InterfaceName, NodeName, Pool, PoolName, ServiceKey
+from config.model import AddressRange, Election, InterfaceName, NodeName, Pool, PoolName, ServiceKey
 from speaker.election import elect
 from speaker.eligibility import ELIGIBLE, Ineligible, judge
 from speaker.plan import Announce, Decision, Plan, decide
@@ -23,6 +23,7 @@ from tests.builders_speaker import (
     a_world,
     an_advertisement,
     labelled,
+    nodes,
 )
 
 LOCAL = TrafficPolicy.LOCAL
@@ -144,6 +145,50 @@ def test_sharers_leave_a_node_together() -> None:
     world = a_world("a b", web, dns)
     ours = replace(world, cluster=replace(world.cluster, all_ours=True))
     assert decide(web, ours).ranking == decide(dns, ours).ranking == ("b", "a")
+
+
+def balanced_world(*services: Service, ours: bool = True) -> World:
+    config = a_config(an_advertisement(election=Election.BALANCED))
+    world = a_world("a b c", *services, config=config)
+    return replace(world, cluster=replace(world.cluster, all_ours=ours))
+
+
+def many(count: int) -> list[Service]:
+    return [a_service(f"s{number}", TEXTS[number]) for number in range(count)]
+
+
+def test_balanced_addresses_are_spread_evenly_and_all_speakers_agree() -> None:
+    services = many(30)
+    world = balanced_world(*services)
+    winners = [winner_of(service, world) for service in services]
+    assert {winners.count(node) for node in "abc"} == {10}
+    for service in services:
+        assert [one.reason for one in everywhere(service, world)].count(Reason.WON_ELECTION) == 1
+        assert len({one.ranking for one in everywhere(service, world)}) == 1
+
+
+def test_balanced_addresses_go_by_the_hash_while_a_metallb_speaker_is_there() -> None:
+    services = many(30)
+    world, plain = balanced_world(*services, ours=False), a_world("a b c", *services)
+    assert [winner_of(one, world) for one in services] == [winner_of(one, plain) for one in services]
+
+
+def test_balance_does_not_outweigh_a_preference_or_an_endpoint_that_ends() -> None:
+    services = many(10)
+    config = a_config(an_advertisement(election=Election.BALANCED, prefer={10: labelled(rack="1")}))
+    world = a_world("a b c", *services, config=config, node={"b": Node(NodeName("b"), {"rack": "1"})})
+    world = replace(world, cluster=replace(world.cluster, all_ours=True))
+    assert {winner_of(one, world) for one in services} == {"b"}
+    ending = [replace(one, policy=LOCAL, ready_nodes=nodes("a b c"), ending_nodes=nodes("a")) for one in services]
+    assert {winner_of(one, balanced_world(*ending)) for one in ending} == {"b", "c"}
+
+
+def test_services_that_share_a_balanced_address_have_one_owner_and_those_without_candidates_count_for_nothing() -> None:
+    shared = [a_service(name, TEXTS[0], policy=LOCAL, ready_on=on) for name, on in (("one", "a b"), ("two", "b c"))]
+    nobody = a_service("nobody", TEXTS[1], policy=LOCAL, ready_on="")
+    world = balanced_world(*shared, nobody)
+    assert [winner_of(one, world) for one in shared] == ["b", "b"]
+    assert winner_of(nobody, world) is None
 
 
 def test_cluster_policy_needs_no_endpoint_on_the_announcing_node() -> None:
