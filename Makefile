@@ -7,7 +7,7 @@ space := $(empty) $(empty)
 
 # What is pure, and therefore has no excuse for an untested branch.
 DECIDERS_AND_CODECS := config/*,controller/world.py,controller/plan.py,controller/outbox.py,controller/pacing.py,controller/ipam/*,kube/retry.py,\
-speaker/bfd/packet.py,speaker/bfd/session.py,speaker/bfd/hub.py,speaker/bgp/model.py,speaker/bgp/sessions.py,speaker/bgp/exabgp_api.py,speaker/bgp/exabgp_config.py,speaker/bgp/neighbors.py,\
+speaker/bfd/packet.py,speaker/bfd/session.py,speaker/bfd/hub.py,speaker/bgp/model.py,speaker/bgp/sessions.py,speaker/bgp/exabgp_api.py,speaker/bgp/exabgp_config.py,speaker/bgp/neighbors.py,speaker/bgp/routes.py,\
 speaker/world.py,speaker/reason.py,speaker/eligibility.py,speaker/election.py,speaker/balance.py,speaker/plan.py,speaker/joining.py,speaker/isolation.py,speaker/handover.py,speaker/claims.py,speaker/peers.py,speaker/agenda.py,\
 speaker/layer2/arp.py,speaker/layer2/ndp.py,speaker/layer2/bpf.py,speaker/layer2/responder.py,speaker/layer2/interfaces.py,\
 memberlist/awareness.py,memberlist/broadcast.py,memberlist/config.py,memberlist/core.py,memberlist/effects.py,\

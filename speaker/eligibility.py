@@ -1,6 +1,6 @@
 """Say for each node whether it may announce a Service, and why not.
 
-Called by plan.decide() for every candidate; `/status` and lbctl show the verdicts. It judges facts that all speakers share
+Called by plan.decide() for every candidate, and in part by bgp.routes; `/status` and lbctl show the verdicts. It judges facts that all speakers share
 and never looks at this node's interfaces or start-up state: that comes after the election. It elects nobody.
 """
 
@@ -82,10 +82,16 @@ def _standing(name: NodeName, cluster: Cluster) -> Verdict:
     node = cluster.nodes.get(name)
     if node is None:
         return Ineligible(Reason.NODE_UNKNOWN, f"{name} is a member of the gossip, but there is no Node {name}")
+    return fit(node, cluster)
+
+
+def fit(node: Node, cluster: Cluster) -> Verdict:
+    """Whether a Node is fit for load balancing at all."""
     if node.excluded and cluster.honour_exclude_label:
-        return Ineligible(Reason.NODE_EXCLUDED, f"{name} has the label node.kubernetes.io/exclude-from-external-load-balancers")
+        text = f"{node.name} has the label node.kubernetes.io/exclude-from-external-load-balancers"
+        return Ineligible(Reason.NODE_EXCLUDED, text)
     if node.network_unavailable:
-        return Ineligible(Reason.NODE_NETWORK_UNAVAILABLE, f"{name} has the condition NetworkUnavailable")
+        return Ineligible(Reason.NODE_NETWORK_UNAVAILABLE, f"{node.name} has the condition NetworkUnavailable")
     return ELIGIBLE
 
 
@@ -108,14 +114,9 @@ def _scores(
 
 def terms(service: Service, cluster: Cluster) -> Terms | Ineligible:
     """The terms for announcing a Service from anywhere, or why no node may."""
-    if service.unreadable:
-        return Ineligible(Reason.INVALID_ADDRESS, f"status.loadBalancer.ingress holds {service.unreadable!r}")
-    if not service.addresses:
-        return Ineligible(Reason.NO_ADDRESS, "status.loadBalancer.ingress is empty")
-    pool = _pool_name(service, cluster)
-    if pool is None:
-        texts = ", ".join(str(address) for address in service.addresses)
-        return Ineligible(Reason.ADDRESS_IN_NO_POOL, f"no IPAddressPool contains {texts}")
+    pool = whence(service, cluster)
+    if isinstance(pool, Ineligible):
+        return pool
     if not service.ready:
         return Ineligible(Reason.NO_READY_ENDPOINT, f"none of the endpoints of {service.key} is ready")
     found = tuple(
@@ -130,12 +131,19 @@ def terms(service: Service, cluster: Cluster) -> Terms | Ineligible:
     return Terms(pool, found)
 
 
-def _pool_name(service: Service, cluster: Cluster) -> PoolName | None:
+def whence(service: Service, cluster: Cluster) -> PoolName | Ineligible:
     """The pool that contains the addresses; else the one they came from, if it exists and cannot be understood now."""
+    if service.unreadable:
+        return Ineligible(Reason.INVALID_ADDRESS, f"status.loadBalancer.ingress holds {service.unreadable!r}")
+    if not service.addresses:
+        return Ineligible(Reason.NO_ADDRESS, "status.loadBalancer.ingress is empty")
     pool = cluster.config.pool_of(service.addresses)
     if pool is not None:
         return pool.name
-    return service.allocated_from if service.allocated_from in cluster.config.broken_pools else None
+    if service.allocated_from is not None and service.allocated_from in cluster.config.broken_pools:
+        return service.allocated_from
+    texts = ", ".join(str(address) for address in service.addresses)
+    return Ineligible(Reason.ADDRESS_IN_NO_POOL, f"no IPAddressPool contains {texts}")
 
 
 def judge(service: Service, node: NodeName, world: World) -> Verdict:

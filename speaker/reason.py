@@ -44,6 +44,19 @@ class Reason(StrEnum):
     ISOLATED = "ISOLATED", "this speaker has lost most of the others and may be cut off itself"
     NO_USABLE_INTERFACE = "NO_USABLE_INTERFACE", "no network interface of this node may carry the announcement"
 
+    BGP_OFFERED = "BGP_OFFERED", "the node announces the Service to every BGP peer that takes it"
+    BGP_ANNOUNCED = "BGP_ANNOUNCED", "the peer is told of the Service's prefixes"
+    NO_MATCHING_BGP_ADVERTISEMENT = (
+        "NO_MATCHING_BGP_ADVERTISEMENT",
+        "no BGPAdvertisement covers this pool, Service and node",
+    )
+    CONFLICTING_LOCAL_PREF = "CONFLICTING_LOCAL_PREF", "the BGPAdvertisements that match contradict each other in localPref"
+    PEER_NOT_LISTED = "PEER_NOT_LISTED", "the BGPAdvertisements list other peers"
+    PEER_ELSEWHERE = "PEER_ELSEWHERE", "the nodeSelectors of the BGPPeer leave this node out"
+    PEER_REFUSED = "PEER_REFUSED", "the BGPPeer can have no session on this node"
+    FAMILY_NOT_CARRIED = "FAMILY_NOT_CARRIED", "the session does not carry routes of this address family"
+    NO_NEXT_HOP = "NO_NEXT_HOP", "this node has no address of the family that the router could send to"
+
     def __new__(cls, value: str, sentence: str = "") -> Self:
         """Make a member whose value is the word and which knows its sentence."""
         member = str.__new__(cls, value)
