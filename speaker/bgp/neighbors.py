@@ -24,6 +24,8 @@ HOLD_TIME_S: Final = 90
 """Where a BGPPeer names no timers (RFC 4271 section 10, and MetalLB)."""
 GRACEFUL_RESTART_S: Final = 120
 """How long a router is asked to keep the routes of a speaker that restarts (RFC 4724 section 3): FRR's default."""
+NOBODYS_AS: Final = 2**32 - 1
+"""Reserved (RFC 7300)."""
 BFD_INTERVAL_MS: Final = 300
 BFD_INTERVAL_MIN_MS: Final = 50
 """What a process in Python can keep to on a busy machine."""
@@ -150,7 +152,7 @@ def _peering(peer: Peer, config: Config, site: Site, said: list[Finding]) -> Pee
     local = _local(peer, place, site, said)
     password = _password(peer, site, said)
     local_as = peer.local_asn or peer.my_asn
-    peer_as = _peer_as(peer, local_as, site)
+    peer_as = _peer_as(peer, local_as, site, said)
     next_hops = dict(_next_hops(peer, place, local, site, said))
     several_hops = peer.ebgp_multi_hop or place.link is None
     external = peer_as != local_as
@@ -265,15 +267,17 @@ def _password(peer: Peer, site: Site, said: list[Finding]) -> str:
     return password
 
 
-def _peer_as(peer: Peer, local_as: int, site: Site) -> int | None:
+def _peer_as(peer: Peer, local_as: int, site: Site, said: list[Finding]) -> int | None:
+    """The router's AS; None lets it say. One that says ours and must not is met with an AS that nobody has, to hear what it says next."""
     if peer.dynamic_asn is None:
         return peer.peer_asn
     if peer.dynamic_asn == "internal":
         return local_as
     learned = site.asns.get(peer.name)
     if learned == local_as:
-        message = f"the router has AS {learned}, which is ours; external is for any other"
-        raise _RefusedError(Finding("spec.dynamicASN", "asn", message, "write internal, or correct the router", "external"))
+        message = f"the router has AS {learned}, which is ours, and external is for any other; its session is refused"
+        said.append(_warning("spec.dynamicASN", "asn", message, "write internal, or correct the router", "external"))
+        return NOBODYS_AS
     return learned
 
 

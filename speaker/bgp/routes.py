@@ -146,6 +146,8 @@ def _obstacle(offer: Offer, peering: Peering) -> Reason | None:
     family = Family.of(offer.prefix)
     if offer.peers is not None and peering.peer not in offer.peers:
         return Reason.PEER_NOT_LISTED
+    if peering.neighbor.peer_as is None:
+        return Reason.PEER_AS_UNKNOWN
     if family not in peering.neighbor.families:
         return Reason.FAMILY_NOT_CARRIED
     if family not in peering.next_hops:

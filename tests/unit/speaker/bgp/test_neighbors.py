@@ -80,6 +80,10 @@ NEIGHBORS: dict[str, tuple[Peer, dict[str, object]]] = {
     "1.4 internal": (a_peer(peer_asn=65000), {"peer_as": 65000, "outgoing_ttl": None}),
     "2.4 dynamicASN internal": (dynamic("r", "internal"), {"peer_as": 65000, "outgoing_ttl": None}),
     "2.4 dynamicASN external, not seen yet": (dynamic("new", "external"), {"peer_as": None, "outgoing_ttl": 1}),
+    "2.4 dynamicASN external, seen with our AS: no session, until it has another": (
+        dynamic("same", "external"),
+        {"peer_as": 2**32 - 1},
+    ),
     "2.4 dynamicASN external, seen": (dynamic("seen", "external"), {"peer_as": 4200000001}),
     "6.2 routerID given": (a_peer(router_id=ip_address("10.0.0.1")), {"router_id": ip_address("10.0.0.1")}),
     "6.2 router ID is the local IPv4 address": (a_peer(), {"router_id": HERE}),
@@ -178,6 +182,7 @@ def test_without_any_ipv4_address_the_router_id_is_made_of_the_nodes_name(addres
 WARNED: dict[str, tuple[Peer, str, str]] = {
     "keepaliveTime": (a_peer(hold_time_s=90.0, keepalive_time_s=10.0), "spec.keepaliveTime", "keepalives are sent every 30s"),
     "sourceAddress": (a_peer(source_address=ip_address("192.0.2.99")), "spec.sourceAddress", "that the kernel chooses"),
+    "AS of an external router": (dynamic("same", "external"), "spec.dynamicASN", "has AS 65000, which is ours"),
     "ebgpMultiHop": (a_peer(address=FAR), "spec.ebgpMultiHop", "the session is tried over several hops"),
     "password": (a_peer(password_secret="newline"), "spec.passwordSecret", "blanks or newlines, and they count"),
     "echoMode": (a_peer(bfd_profile="echo"), "spec.bfdProfile", "control packets alone"),
@@ -195,7 +200,7 @@ PROFILES = {
 def test_what_is_done_otherwise_is_a_warning_and_the_session_is_there(peer: Peer, path: str, text: str) -> None:
     found = decided(peer, bfd_profiles=PROFILES)
     problem = only_problem(found)
-    assert (problem.severity, problem.path, problem.object.name) == (Severity.WARNING, path, "r")
+    assert (problem.severity, problem.path, problem.object.name) == (Severity.WARNING, path, peer.name)
     assert text in problem.message
     assert problem.remedy
     assert len(found.peerings) == 1
@@ -217,7 +222,6 @@ REFUSED: dict[str, tuple[Peer, str, str]] = {
     "no interface": (unnumbered(interface=InterfaceName("eth9")), "spec.interface", "no interface eth9"),
     "no link-local address": (unnumbered(interface=RED), "spec.interface", "no IPv6 link-local address"),
     "no router yet": (unnumbered(interface=ETH2), "spec.interface", "no router has made itself known on eth2"),
-    "AS of an external router": (dynamic("same", "external"), "spec.dynamicASN", "has AS 65000, which is ours"),
     "link-local without interface": (a_peer(address=ip_address("fe80::1")), "spec.peerAddress", "is link-local"),
 }
 

@@ -296,6 +296,13 @@ PEERS: dict[str, tuple[Peer, Site, BgpAdvertisement, dict[str, object], Reason, 
     "1.4 node selectors of the peer": (
         replace(ONE, node_selectors=(labelled(rack="2"),)), SITE, an_ad(), {}, Reason.PEER_ELSEWHERE, "nodeSelectors",
     ),
+    "nothing to a router whose AS is not known": (
+        replace(ONE, peer_asn=None, dynamic_asn="external"), SITE, an_ad(), {}, Reason.PEER_AS_UNKNOWN, V4,
+    ),
+    "a router whose AS became known": (
+        replace(ONE, peer_asn=None, dynamic_asn="external"), replace(SITE, asns={ONE.name: 65009}), an_ad(), {V4: None},
+        Reason.BGP_ANNOUNCED, V4,
+    ),
     "a refused peer": (replace(ONE, vrf="blue"), SITE, an_ad(), {}, Reason.PEER_REFUSED, "spec.vrf: this node has no VRF device"),
 }  # fmt: skip
 
