@@ -371,7 +371,10 @@ def test_a_shared_prefix_is_withdrawn_with_its_last_service(second: str) -> None
 def test_a_service_that_changes_its_address_moves_its_route() -> None:
     cluster = a_cluster(an_ad())
     table = a_table([web()], cluster, met(ONE))
+    assert {str(prefix) for prefix in table.touched()} == {"198.51.100.7/32"}
     assert table.adopt(decide(web("198.51.100.8"), cluster, ME)) == {"one"}
+    assert {str(prefix) for prefix in table.touched()} == {"198.51.100.7/32", "198.51.100.8/32"}
+    assert not table.touched()
     assert told(table)["192.0.2.1"].keys() == {"198.51.100.8/32"}
     assert table.adopt(decide(web("198.51.100.8"), cluster, ME)) == frozenset()
 
