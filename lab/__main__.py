@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="the command and its arguments")
     _fault_verbs(verb)
     scenario = verb("run", _run, "run a scenario and measure", "run node_death --runs 10 -o json")
-    scenario.add_argument("scenario", metavar="SCENARIO", help="first_service, node_death or planned_moves")
+    scenario.add_argument("scenario", metavar="SCENARIO", help="first_service, node_death, planned_moves or speaker_death")
     scenario.add_argument("--runs", type=int, default=1, metavar="N", help="how often (default 1)")
     scenario.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the longest run's timeline")
     _record_verbs(verb)

@@ -19,7 +19,6 @@ from controller.ipam.ranges import PoolSpace, Reserved, is_buggy
 from controller.ipam.sharing import ALONE, Conflict, Port, Use, conflict
 
 VERSIONS: Final = (4, 6)
-_NOBODY: Final = ServiceKey("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +183,14 @@ class Ledger:
 
     def lowest_held(self, namespace: str, pool: PoolName, version: int, use: Use) -> IPAddress | None:
         """The first address of the pool that Services of the namespace hold already, and that may be shared in this use."""
-        found = [
-            address
-            for address in self._by_namespace.get(namespace, ())
-            if use.key and address.version == version and int(address) not in self._kept[version]
-            if (giver := self._giver_of(address)) is not None and giver.name == pool
-            if conflict(_NOBODY, use, address, ((one, self._uses[one]) for one in self.holders_of(address))) is None
-        ]
-        return min(found, key=lambda address: (self._index(version, int(address)), int(address)), default=None)
+        shared = self._shared.get((use.group, pool, version)) if use.key else None
+        holders, kept, held = self._holders[version], self._kept[version], self._by_namespace.get(namespace, Counter())
+        for _, number in shared.places if shared is not None else ():
+            address = IPv4Address(number) if version == 4 else IPv6Address(number)
+            free_ports = all(use.ports.isdisjoint(self._uses[one].ports) for one in holders[number])
+            if number not in kept and free_ports and address in held:
+                return address
+        return None
 
     def _index(self, version: int, number: int) -> int:
         place = self._place(version, number)

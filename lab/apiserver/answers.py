@@ -5,6 +5,7 @@ The small vocabulary that http.py, handlers.py and streams.py share. Decides not
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ PLAIN = "text/plain; charset=utf-8"
 NO_PAGE = Answer(404, b"404 page not found\n", PLAIN)
 
 
+@functools.lru_cache(maxsize=256)
 def negotiate(accept: str, *, stream_text: str) -> Format:
     """The first form in Accept that is served.
 

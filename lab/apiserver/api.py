@@ -270,10 +270,7 @@ class Api:
     def update(self, resource: Resource, key: Key, document: Json, call: Call, *, sub: str = "") -> tuple[Json, bool]:
         """PUT: replace an object. Returns it and whether it was created."""
         metadata = document["metadata"]
-        name = metadata.get("name", "")
-        if name and name != key[1]:
-            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
-        metadata["name"] = key[1]
+        apply.name_as(metadata, key)
         self._place(resource, key[0], metadata)
         rv = _parse_rv(metadata.get("resourceVersion", ""))
         stored = self.store.get(resource.storage, key)
@@ -374,9 +371,7 @@ class Api:
         else:
             patched = patching.strategic_patch(current, patch, resource.type_name)
         document = self._decode_patched(resource, patched, call)
-        name = document["metadata"].get("name", "")
-        if name != key[1]:
-            raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
+        apply.name_as(document["metadata"], key)
         self._place(resource, key[0], document["metadata"])
         rv = _parse_rv(document["metadata"].get("resourceVersion", ""))
         return self._replace(resource, stored, document, call, sub, rv), False

@@ -248,20 +248,27 @@ def _entry(manager: str, operation: str, resource: Resource, sub: str, now: str,
 
 def same_but_times(new: Json, old: Json) -> bool:
     """Whether two versions differ in nothing but the times of managedFields."""
-    left, right = dict(new["metadata"]), dict(old["metadata"])
-    mine, theirs = left.pop("managedFields", None) or [], right.pop("managedFields", None) or []
-    if len(mine) != len(theirs) or left != right or {**new, "metadata": None} != {**old, "metadata": None}:
-        return False
-    if mine == theirs:
-        return True
 
-    def key(entry: Json) -> str:
-        return _word({k: v for k, v in entry.items() if k != "time"})
+    def plain(document: Json) -> Json:
+        entries = [{**entry, "time": ""} for entry in document["metadata"].get("managedFields") or ()]
+        return {**document, "metadata": {**document["metadata"], "managedFields": sorted(entries, key=_word)}}
 
-    return sorted(map(key, mine)) == sorted(map(key, theirs))
+    return {**new, "metadata": None} == {**old, "metadata": None} and plain(new) == plain(old)
 
 
 # Server-side apply
+
+
+def name_as(metadata: Json, key: Key) -> None:
+    """Give an object the name of its path, if it has no other.
+
+    Raises:
+        ApiError: it has.
+
+    """
+    name = metadata.setdefault("name", key[1])
+    if name != key[1]:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
 
 
 def read(resource: Resource, key: Key, data: bytes) -> Json:
@@ -284,10 +291,7 @@ def read(resource: Resource, key: Key, data: bytes) -> Json:
     metadata = document["metadata"]
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
-    name = metadata.get("name", "")
-    if name and name != key[1]:
-        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({key[1]})")
-    metadata["name"] = key[1]
+    name_as(metadata, key)
     kind_shown = f"{version if resource.group else f'/{version}'}, Kind={kind}"
     intro = f"failed to create typed patch object ({metadata.get('namespace', '')}/{key[1]}; {kind_shown}): "
     unknown: list[str] = []

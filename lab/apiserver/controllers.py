@@ -213,9 +213,9 @@ class Controllers:
         stored, resource = self._api.store.get(storage, key), self._api.registry.by_storage(storage)
         if stored is None or resource is None:
             return
-        document: Json = msgspec.json.decode(stored.body)
-        finalizers = document["metadata"].get("finalizers") or []
-        if not document["metadata"].get("deletionTimestamp"):
+        metadata = msgspec.json.decode(stored.body)["metadata"]
+        finalizers = metadata.get("finalizers") or []
+        if not metadata.get("deletionTimestamp"):
             return
         dependents = list(self._dependents.get(stored.uid, ()))
         if "orphan" in finalizers:
@@ -241,8 +241,7 @@ class Controllers:
         stored, resource = self._api.store.get(storage, key), self._api.registry.by_storage(storage)
         if stored is None or resource is None or uid not in stored.owners:
             return
-        others = [o for o in stored.owners if o != uid and self._alive(o)]
-        if others:
+        if any(o != uid and self._alive(o) for o in stored.owners):
             self._disown(dependent, uid)
         else:
             self._delete(resource, key)

@@ -142,13 +142,14 @@ class Handlers:
                     raise invalid("meta.k8s.io", "PatchOptions", "", [required("fieldManager", "is required for apply patch")])
             return lambda call: self.api.patch(resource, key, kind, data, call, sub=target.sub)
         document = self._read(resource, data, media, call)
+
+        def given(call: Call) -> Json:
+            return codec.copy_of(document) if call.dry_run else document
+
         if verb == "update":
-            return lambda call: self.api.update(resource, key, codec.copy_of(document), call, sub=target.sub)
-        self.api.choose_name(document["metadata"])
-        return lambda call: (
-            self.api.create(resource, key[0], codec.copy_of(document) if call.dry_run else document, call)[0],
-            True,
-        )
+            return lambda call: self.api.update(resource, key, given(call), call, sub=target.sub)
+        self.api.choose_name(document["metadata"])  # Once, so that the webhooks are asked about the name it gets.
+        return lambda call: (self.api.create(resource, key[0], given(call), call)[0], True)
 
     async def _review(self, target: Target, write: Callable[[Call], tuple[Json, bool]], call: Call) -> None:
         """Ask the webhooks about the outcome of a write, which is tried first."""

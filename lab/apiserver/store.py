@@ -10,6 +10,7 @@ that it cannot read.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -157,20 +158,15 @@ class Store:
             ApiError: 410 when the history does not reach back that far.
 
         """
-        shelf = self.shelf(resource)
-        if rv < shelf.compacted_rv:
-            raise expired(f"The resourceVersion for the provided list is too old: {rv}")
-        state = dict(shelf.objects)
-        for change in reversed(shelf.history):
-            if change.rv <= rv:
-                break
+        state = dict(self.shelf(resource).objects)
+        for change in reversed(self.changes_since(resource, rv, "The resourceVersion for the provided list is too old: {rv}")):
             if change.before is None:
                 state.pop(change.now.key, None)  # type: ignore[union-attr]  # A creation has its object.
             else:
                 state[change.before.key] = change.before
         return state
 
-    def changes_since(self, resource: str, rv: int) -> list[Change]:
+    def changes_since(self, resource: str, rv: int, said: str = "too old resource version: {rv} ({kept})") -> list[Change]:
         """What happened to a resource after a version, oldest first.
 
         Raises:
@@ -179,14 +175,8 @@ class Store:
         """
         shelf = self.shelf(resource)
         if rv < shelf.compacted_rv:
-            raise expired(f"too old resource version: {rv} ({shelf.compacted_rv})")
-        out = []
-        for change in reversed(shelf.history):
-            if change.rv <= rv:
-                break
-            out.append(change)
-        out.reverse()
-        return out
+            raise expired(said.format(rv=rv, kept=shelf.compacted_rv))
+        return list(itertools.takewhile(lambda change: change.rv > rv, reversed(shelf.history)))[::-1]
 
     def compact(self) -> None:
         """Forget all history and rewrite the journal with what is there now."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -34,27 +35,19 @@ def age(text: str | None, now: datetime) -> str:
     return duration(max(seconds, 0))
 
 
+# Below so many seconds a span is shown in this unit, and what is left in a smaller one.
+_SPANS = (
+    (120, 1, "s", 0, ""), (600, 60, "m", 1, "s"), (10_800, 60, "m", 0, ""), (28_800, 3600, "h", 60, "m"), (172_800, 3600, "h", 0, ""),
+    (691_200, 86_400, "d", 3600, "h"), (63_072_000, 86_400, "d", 0, ""), (252_288_000, 31_536_000, "y", 86_400, "d"),
+    (math.inf, 31_536_000, "y", 0, ""),
+)  # fmt: skip
+
+
 def duration(seconds: int) -> str:
     """A time span in the two largest units that matter."""
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        rest = seconds % 60
-        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        rest = minutes % 60
-        return f"{hours}h{rest}m" if rest else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        rest = hours % 24
-        return f"{days}d{rest}h" if rest else f"{days}d"
-    if days < 730:
-        return f"{days}d"
-    return f"{days // 365}y{days % 365}d" if days < 2920 and days % 365 else f"{days // 365}y"
+    _, unit, word, small, small_word = next(span for span in _SPANS if seconds < span[0])
+    whole, rest = divmod(seconds, unit)
+    return f"{whole}{word}" + (f"{rest // small}{small_word}" if small and rest >= small else "")
 
 
 def _labels(labels: Json | None) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from kube.errors import KubeError
 from lab import control, lifecycle, picture, timeline
 from lab.paths import LabError, Paths
-from lab.scenarios import first_service, node_death, planned_moves
+from lab.scenarios import first_service, node_death, planned_moves, speaker_death
 from lab.scenarios.result import Result
 from lab.scenarios.stage import Stage
 from lab.timeline import Moment
@@ -27,6 +27,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Stage, int], AsyncIterator[Result]]]] = 
     "first_service": first_service.run,
     "node_death": node_death.run,
     "planned_moves": planned_moves.run,
+    "speaker_death": speaker_death.run,
 }
 AROUND_S: Final = 0.1
 """The timeline of a run begins so long before it and ends so long after it."""

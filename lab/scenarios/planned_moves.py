@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +25,7 @@ from kube.errors import NotFound
 from kube.resources import L2_ADVERTISEMENTS, NODES, SERVICES
 from lab import asking, capture, moves
 from lab.faults import Kill
-from lab.frames import Frame
+from lab.frames import Arp, Frame
 from lab.kinds import DEPLOYMENTS, PODS
 from lab.paths import LabError
 from lab.scenarios.stage import BACKENDS, NAMESPACE, READY_S, SYSTEM, Stage, until, until_async
@@ -152,6 +152,10 @@ class Watched:
         """Tell a speaker to end, and wait until all agree again; whoever starts it is not asked."""
         pid = self.speaker(node)
         os.kill(pid, signal.SIGTERM)
+        await self.restarted(node, pid)
+
+    async def restarted(self, node: str, pid: int) -> None:
+        """Until a node has another speaker than that process, and all agree again."""
 
         async def other() -> bool | None:
             with contextlib.suppress(LabError):
@@ -291,56 +295,90 @@ async def _measured(watched: Watched, index: int, name: str, kind: Kind) -> Plan
     if kind.dead_before:
         stage.inject(Kill(owner))
         first = await watched.away_from(owner)
-    await client.first_good(after=time.monotonic(), limit_s=MOVED_S)
-    machine = stage.topology.client.name
+    async with watching(watched, watched.service, first) as seen:
+        expected = await kind.act(watched, owner)
+        await client.first_good(after=time.monotonic() + AFTER_S, limit_s=MOVED_S)
+    told = judged(watched, seen, first)
+    names = {node.mac: node.name for node in stage.topology.nodes}
+    return PlannedMove(
+        run=index,
+        move=name,
+        address=watched.address,
+        path=(first, *(names.get(one.now, one.now) for one in told.story.moves)),
+        expected=tuple(expected),
+        requests=told.requests,
+        cut=told.cut,
+        failed=told.failed,
+        questions=told.questions,
+        unanswered=len(told.unanswered),
+        both_s=max((one.both_s for one in told.story.moves), default=0.0),
+        unannounced=len(told.story.unannounced),
+        began=seen.began,
+        ended=seen.ended,
+    )
+
+
+# What is watched, and what came of it
+
+
+@dataclass(slots=True)
+class Seen:
+    """A span of time in which questions and requests were made, and the frames on the client's cable in it."""
+
+    began: float
+    ended: float = 0.0
+    frames: list[Frame] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of an address, its requests and the questions for it. `failed` are requests that were not cut off by a move."""
+
+    story: moves.Story
+    requests: int
+    cut: int
+    failed: tuple[str, ...]
+    questions: int
+    unanswered: tuple[Arp, ...]
+
+
+@contextlib.asynccontextmanager
+async def watching(watched: Watched, file_name: str, owner: str) -> AsyncIterator[Seen]:
+    """For the length of the body the client makes requests and asks who has the address, and its cable is captured."""
+    stage, client, machine = watched.stage, watched.stage.client, watched.stage.topology.client.name
     directory = stage.where.logs / "planned_moves"
     directory.mkdir(exist_ok=True)
-    file = directory / f"{watched.service}.pcap"
+    file = directory / f"{file_name}.pcap"
+    client.ask(watched.address, every_s=EVERY_S, limit_s=LIMIT_S)
+    await watched.owned_by(owner)
+    await client.first_good(after=time.monotonic(), limit_s=MOVED_S)
     questions = asking.ask(stage.topology, machine, [watched.address], every_s=ASK_EVERY_S, of=asking.names())
     async with capture.capturing(stage.topology, machine, file), asyncio.TaskGroup() as group:
         asked = group.create_task(questions, name="questions")
         await asyncio.sleep(BEFORE_S)
         client.forget()
-        began = time.monotonic()
-        expected = await kind.act(watched, owner)
-        await client.first_good(after=time.monotonic() + AFTER_S, limit_s=MOVED_S)
+        seen = Seen(time.monotonic())
+        yield seen
         client.rest()
-        ended = time.monotonic()
+        seen.ended = time.monotonic()
         asked.cancel()
-    return _told(watched, index, name, list(capture.read(file)), first, tuple(expected), (began, ended))
+    seen.frames = list(capture.read(file))
 
 
-def _told(
-    watched: Watched,
-    index: int,
-    name: str,
-    frames: Sequence[Frame],
-    first: str,
-    expected: tuple[str, ...],
-    span: tuple[float, float],
-) -> PlannedMove:
-    stage, address = watched.stage, watched.address
-    story = moves.story(frames, address, stage.topology.node(first).mac)
-    attempts = [one for one in stage.client.attempts if span[0] <= one.start <= span[1] - LIMIT_S]
+def judged(watched: Watched, seen: Seen, first: str) -> Told:
+    """What the frames and the requests say; the address was a node's at first."""
+    address, until_ = watched.address, seen.ended - LIMIT_S
+    story = moves.story(seen.frames, address, watched.stage.topology.node(first).mac)
+    attempts = [one for one in watched.stage.client.attempts if seen.began <= one.start <= until_]
     bad = [one for one in attempts if not one.good]
     cut = [one for one in bad if is_cut(one, story.moves)]
-    names = {node.mac: node.name for node in stage.topology.nodes}
-    until_ = span[1] - LIMIT_S
-    return PlannedMove(
-        run=index,
-        move=name,
-        address=address,
-        path=(first, *(names.get(one.now, one.now) for one in story.moves)),
-        expected=expected,
+    return Told(
+        story=story,
         requests=len(attempts),
         cut=len(cut),
         failed=tuple(f"{one.start:.4f} {one.detail} after {one.end - one.start:.3f} s" for one in bad if one not in cut),
-        questions=sum(one.at < until_ for one in moves.questions(frames, address)),
-        unanswered=len(moves.unanswered(frames, address, until=until_)),
-        both_s=max((one.both_s for one in story.moves), default=0.0),
-        unannounced=len(story.unannounced),
-        began=span[0],
-        ended=span[1],
+        questions=sum(one.at < until_ for one in moves.questions(seen.frames, address)),
+        unanswered=tuple(moves.unanswered(seen.frames, address, until=until_)),
     )
 
 

@@ -134,7 +134,7 @@ class Announcer:
             return
         self._dirty = False
         neighbors: list[Neighbor] = [one.neighbor for one in self.neighborhood.peerings]
-        self._supervisor.want(neighbors, self.table.routes)
+        self._supervisor.want(neighbors, self.table.routes, self.table.touched())
         if neighbors:
             self._needed.set()
 

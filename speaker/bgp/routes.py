@@ -201,6 +201,7 @@ class Table:
         self._decisions: dict[ServiceKey, Decision] = {}
         self._offers: dict[Prefix, dict[Offer, int]] = {}
         self._routes: dict[PeerName, dict[Prefix, Route]] = {}
+        self._touched: set[Prefix] = set()
 
     @property
     def decisions(self) -> Mapping[ServiceKey, Decision]:
@@ -209,7 +210,7 @@ class Table:
 
     @property
     def routes(self) -> Mapping[NeighborKey, Mapping[Prefix, Route]]:
-        """What each session is to announce; the tables are live."""
+        """What each session is to announce; the tables are live, and new ones after meet() where a session is another."""
         return {peering.neighbor.key: self._routes[peering.peer] for peering in self._neighborhood.peerings}
 
     def meet(self, neighborhood: Neighborhood) -> None:
@@ -245,6 +246,7 @@ class Table:
             counts = self._offers.setdefault(offer.prefix, {})
             counts[offer] = counts.get(offer, 0) + 1
         changed = set[PeerName]()
+        self._touched.update(offer.prefix for offer in old ^ new)
         for prefix in {offer.prefix for offer in old ^ new}:
             changed |= self._renew(prefix)
         return frozenset(changed)
@@ -271,6 +273,11 @@ class Table:
             else:
                 table[prefix] = route
         return changed
+
+    def touched(self) -> frozenset[Prefix]:
+        """The prefixes whose routes may differ, in the same tables, from when this was asked last: for Supervisor.want()."""
+        touched, self._touched = frozenset(self._touched), set()
+        return touched
 
     def peers_of(self, service: ServiceKey) -> tuple[PeerName, ...]:
         """The peers that are told of a prefix of a Service, in name order: what ServiceBGPStatus shows.

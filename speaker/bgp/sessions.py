@@ -10,7 +10,7 @@ do not allow is not sent at all. It knows no process, pipe or clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -78,6 +78,8 @@ class State:
     """How many announcements and withdrawals of a prefix were given to ExaBGP for it."""
     sent: dict[Prefix, Route] = field(default_factory=dict)
     doubt: set[Prefix] = field(default_factory=set)
+    open: dict[Prefix, None] = field(default_factory=dict)
+    """The prefixes about which something may be left to say; all others were told as they are wanted."""
     unanswered: int = 0
     end_of_rib_due: bool = False
     tries: dict[Prefix, int] = field(default_factory=dict)
@@ -127,8 +129,13 @@ class Sessions:
         """Whether every command has been answered."""
         return not self._asked
 
-    def want(self, neighbors: Iterable[Neighbor], routes: Mapping[NeighborKey, Routes]) -> list[Effect]:
-        """Make these the neighbors, and these their routes. A neighbor that is left out is forgotten."""
+    def want(
+        self, neighbors: Iterable[Neighbor], routes: Mapping[NeighborKey, Routes], touched: Collection[Prefix] | None = None
+    ) -> list[Effect]:
+        """Make these the neighbors, and these their routes. A neighbor that is left out is forgotten.
+
+        `touched` promises that a table which is the same object as before differs in no other prefixes; None promises nothing.
+        """
         by_key = {neighbor.key: neighbor for neighbor in neighbors}
         for key in self._states.keys() - by_key.keys():
             del self._states[key]
@@ -136,9 +143,15 @@ class Sessions:
         for key, neighbor in by_key.items():
             wanted = routes.get(key, {})
             state = self._states.setdefault(key, State(neighbor, wanted))
+            same = state.want is wanted and touched is not None
             state.neighbor, state.want = neighbor, wanted
-            self._work[key] = None
+            self._look(state, touched if same else None)
         return self._pump()
+
+    def _look(self, state: State, at: Iterable[Prefix] | None = None) -> None:
+        """Open prefixes of a neighbor, or all, for the next commands."""
+        state.open |= dict.fromkeys([*state.sent, *sorted(state.doubt, key=str), *state.want] if at is None else at)
+        self._work[state.neighbor.key] = None
 
     def started(self) -> None:
         """Take in that a new process is there: no session is up and nothing has been told."""
@@ -180,6 +193,9 @@ class Sessions:
                 state = self._of(heard.key)
                 if state is not None:
                     state.families, state.hold_time_s = heard.families, heard.hold_time_s
+                    if state.up:
+                        self._look(state)
+                        return self._pump()
             case api.PeerOpen():
                 state = self._of(heard.key)
                 if state is not None:
@@ -208,7 +224,7 @@ class Sessions:
         state.tries.clear()
         state.retry_at.clear()
         state.end_of_rib_due = True
-        self._work[state.neighbor.key] = None
+        self._look(state)
         return [SessionUp(state.neighbor), *self._pump()]
 
     @staticmethod
@@ -248,12 +264,12 @@ class Sessions:
 
     def tick(self, now: float) -> list[Effect]:
         """Try again what was refused, when it is time."""
-        for key, state in self._states.items():
+        for state in self._states.values():
             due = [prefix for prefix, at in state.retry_at.items() if at <= now]
             for prefix in due:
                 del state.retry_at[prefix]
             if due:
-                self._work[key] = None
+                self._look(state, due)
         return self._pump()
 
     def _pump(self) -> list[Effect]:
@@ -272,21 +288,36 @@ class Sessions:
     def _say(self, state: State, effects: list[Effect]) -> bool:
         """Give the commands for one neighbor; whether the window sufficed."""
         key = state.neighbor.key
-        able = {p: sent for p, route in state.want.items() if (sent := state.sendable(p, route)) is not None}
-        gone = [p for p in [*state.sent, *sorted(state.doubt - state.sent.keys(), key=str)] if p not in able]
-        for line, prefixes in api.withdraw(key, [prefix for prefix in gone if prefix not in state.retry_at]):
+        gone: list[Prefix] = []
+        new: list[Route] = []
+        for prefix in list(state.open):
+            if len(gone) == WINDOW:
+                break
+            wanted = state.want.get(prefix)
+            route = None if wanted is None else state.sendable(prefix, wanted)
+            if prefix not in state.retry_at and route is None and (prefix in state.sent or prefix in state.doubt):
+                gone.append(prefix)
+            elif prefix not in state.retry_at and route is not None and state.sent.get(prefix) != route:
+                new.append(route)
+            else:
+                del state.open[prefix]
+        for line, prefixes in api.withdraw(key, gone):
             if not self._ask(state, line, prefixes, effects):
                 return False
             for prefix in prefixes:
                 state.sent.pop(prefix, None)
                 state.doubt.discard(prefix)
-        new = [route for prefix, route in able.items() if state.sent.get(prefix) != route and prefix not in state.retry_at]
+                del state.open[prefix]
+        if len(gone) == WINDOW:
+            return False
+        told = {route.prefix: route for route in new}
         for line, prefixes in api.announce(key, new):
             if not self._ask(state, line, prefixes, effects):
                 return False
             for prefix in prefixes:
-                state.sent[prefix] = able[prefix]
+                state.sent[prefix] = told[prefix]
                 state.doubt.discard(prefix)
+                del state.open[prefix]
         if state.end_of_rib_due and not state.unanswered and not state.retry_at:
             state.end_of_rib_due = False
             for family in sorted(state.families):

@@ -15,13 +15,13 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 from speaker.bgp import exabgp_api as api
 from speaker.bgp import exabgp_config, exabgp_relay
-from speaker.bgp.model import Neighbor, NeighborKey
+from speaker.bgp.model import Neighbor, NeighborKey, Prefix
 from speaker.bgp.sessions import Command, Effect, Refused, Routes, SessionDown, Sessions, SessionUp
 
 NOBODY: Final = 65534
@@ -83,13 +83,15 @@ class Supervisor:
         self._one_at_a_time = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
 
-    def want(self, neighbors: Iterable[Neighbor], routes: Mapping[NeighborKey, Routes]) -> None:
-        """Make these the neighbors and routes; ExaBGP is told as soon as it can be.
+    def want(
+        self, neighbors: Iterable[Neighbor], routes: Mapping[NeighborKey, Routes], touched: Collection[Prefix] | None = None
+    ) -> None:
+        """Make these the neighbors and routes; ExaBGP is told as soon as it can be. `touched` is as for Sessions.want().
 
         The neighbors are some that exabgp_config.check() has let pass: one bad one would lose all.
         """
         self._wanted = tuple(neighbors)
-        self._carry_out(self.sessions.want(self._wanted, routes))
+        self._carry_out(self.sessions.want(self._wanted, routes, touched))
         self._wake.set()
 
     async def run(self) -> None:

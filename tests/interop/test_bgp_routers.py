@@ -5,29 +5,23 @@ The supervisor runs in a network namespace of its own, each router in one of its
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyroute2 import netns
 
 from config.model import Community
-from speaker.bgp.model import Family, Neighbor, NeighborKey, Prefix, Route
-from speaker.bgp.supervisor import NOBODY, Supervisor
-from tests.interop.peers import DEADLINE_S, US, Daemons, run, wait, wired
-from tests.wires import Lines
+from speaker.bgp.model import Family, Neighbor, Prefix, Route
+from tests.interop.bgp import Running, by_prefix, running
+from tests.interop.peers import Daemons, run, wait, wired
 
 pytestmark = [pytest.mark.needs("root", "vtysh", "bird"), pytest.mark.timeout(180)]
 
@@ -100,15 +94,7 @@ class Routers(Daemons):
 
     def bird_routes(self) -> dict[str, str]:
         """Prefix → all that BIRD says of it."""
-        found: dict[str, str] = {}
-        prefix = ""
-        for line in run("birdc", "-s", str(self.folder / "bird.ctl"), "show route all").splitlines():
-            if line[:1].isalnum() and "/" in line.partition(" ")[0]:
-                prefix = line.partition(" ")[0]
-                found[prefix] = ""
-            if prefix:
-                found[prefix] += line + "\n"
-        return found
+        return by_prefix(run("birdc", "-s", str(self.folder / "bird.ctl"), "show route all"))
 
 
 def route(text: str, next_hop: str = "", **more: Any) -> Route:
@@ -135,67 +121,6 @@ def routers(tmp_path: Path) -> Iterator[Routers]:
             yield made
         finally:
             made.stop()
-
-
-def readable_by_nobody() -> bool:
-    """Whether ExaBGP can be run as another user from this checkout: one below /root cannot be read by others."""
-    asked = "import os, sys, exabgp; sys.exit(not os.access(os.path.realpath(sys.executable), os.X_OK))"
-    words = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", sys.executable, "-c", asked]
-    return subprocess.run(words, capture_output=True, check=False).returncode == 0
-
-
-class Running:
-    """A supervisor whose children live in our namespace, and what it logs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = Lines()
-        self.changed = asyncio.Event()
-        self.user = NOBODY if readable_by_nobody() else None
-        self.supervisor = Supervisor(folder, self.log, on_change=self.changed.set, user=self.user)
-
-    def established(self, *neighbors: Neighbor) -> bool:
-        states = self.supervisor.sessions.states
-        return all(states[neighbor.key].up for neighbor in neighbors)
-
-    def want(self, neighbors: list[Neighbor], routes: dict[NeighborKey, dict[Prefix, Route]]) -> None:
-        self.supervisor.want(neighbors, routes)
-
-    async def until(self, holds: Callable[[], object], what: str) -> None:
-        """Wait for what a router shows; it has to be asked."""
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                while not holds():  # noqa: ASYNC110  (the router tells nobody)
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(f"never: {what}; log: {self.log.lines}") from None
-
-    def children(self) -> dict[str, int]:
-        """ExaBGP and its helper, by name: process id."""
-        found: dict[str, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                    if str(self.supervisor._folder).encode() in b" ".join(words):
-                        found["helper" if b"exabgp_relay.py" in b" ".join(words) else "exabgp"] = int(entry.name)
-        return found
-
-
-@asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Running]:
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    netns.setns(US)
-    made = Running(folder)
-    task = asyncio.create_task(made.supervisor.run(), name="bgp")
-    try:
-        yield made
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        netns.setns(before)
-        os.close(before)
 
 
 async def test_routes_of_both_families_reach_routers_over_sessions_of_either_and_outlive_every_death(

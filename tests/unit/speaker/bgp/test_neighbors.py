@@ -241,6 +241,7 @@ def test_of_two_that_exabgp_cannot_tell_apart_the_first_by_name_has_the_session(
     assert len(decided(a_peer("b", router_id=ip_address("10.0.0.1")), twin).peerings) == 2
 
 
+@pytest.mark.parity("Speaker > peer node selectors")
 @pytest.mark.parametrize(
     ("selectors", "here"),
     [
@@ -307,6 +308,16 @@ def test_the_order_of_peers_and_links_does_not_matter(peers: list[Peer], random:
     assert accounted == {peer.name for peer in peers}, "every peer has a session or an error"
     errors = {one.object.name for one in found.problems if one.severity is Severity.ERROR}
     assert errors.isdisjoint({one.peer for one in found.peerings})
+
+
+@pytest.mark.parity("Speaker > session passwords")
+@pytest.mark.parametrize(
+    ("peer", "password"),
+    [(a_peer(password="plain"), "plain"), (a_peer(password_secret="good"), "s3cret"), (a_peer(), "")],
+    ids=["plain", "from a Secret", "none"],
+)
+def test_a_session_has_its_password_wherever_it_is_kept(peer: Peer, password: str) -> None:
+    assert the_peering(peer).neighbor.password == password
 
 
 def test_no_text_has_a_password() -> None:

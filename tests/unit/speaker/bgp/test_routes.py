@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -97,6 +97,25 @@ def told(table: Table) -> dict[str, dict[str, Route]]:
 
 
 LOCAL = TrafficPolicy.LOCAL
+TITLES = {
+    "LOCAL_PREF": "Speaker > localPref conflicts at announcement",
+    "Local:": "Speaker > policy Local > withdrawn without endpoint, announced with one",
+    "exclude label": "Speaker > the exclude label",
+    "no configuration": "Speaker > no configuration",
+    "two advertisements": "Speaker > two advertisements on a pool are two prefixes",
+    "for other nodes": "Speaker > two advertisements on a pool are two prefixes",
+    "listed peer": "Speaker > two advertisements on a pool are two prefixes",
+}
+"""Words in the name of a row → the title among MetalLB's tests that it shows."""
+
+
+def rows(table: Mapping[str, tuple[object, ...]]) -> list[Any]:
+    return [
+        pytest.param(*row, id=name, marks=[pytest.mark.parity(title) for words, title in TITLES.items() if words in name])
+        for name, row in table.items()
+    ]
+
+
 SERVED: dict[str, tuple[Service, tuple[BgpAdvertisement, ...], set[str]]] = {
     "6.6 an address is a prefix": (web(), (an_ad(),), {"198.51.100.7/32"}),
     "6.6 both families": (web("203.0.113.7 2001:db8:a::7"), (an_ad(),), {"203.0.113.7/32", "2001:db8:a::7/128"}),
@@ -176,7 +195,7 @@ SERVED: dict[str, tuple[Service, tuple[BgpAdvertisement, ...], set[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("service", "ads", "prefixes"), SERVED.values(), ids=SERVED.keys())
+@pytest.mark.parametrize(("service", "ads", "prefixes"), rows(SERVED))
 def test_a_service_is_announced(service: Service, ads: tuple[BgpAdvertisement, ...], prefixes: set[str]) -> None:
     decision = decide(service, a_cluster(*ads), ME)
     assert decision.reason is Reason.BGP_OFFERED
@@ -193,6 +212,7 @@ def test_a_broken_pool_is_announced_as_before() -> None:
 
 EXCLUDED = Node(ME, excluded=True)
 REFUSED: dict[str, tuple[Service, Cluster, Reason, str]] = {
+    "11.3 no configuration": (web(), Cluster(), Reason.ADDRESS_IN_NO_POOL, "no IPAddressPool"),
     "4.2 no ingress": (web(""), a_cluster(an_ad()), Reason.NO_ADDRESS, "is empty"),
     "4.2 invalid ingress": (web(unreadable="x"), a_cluster(an_ad()), Reason.INVALID_ADDRESS, "'x'"),
     "4.2 in no pool": (web("192.0.2.77"), a_cluster(an_ad()), Reason.ADDRESS_IN_NO_POOL, "192.0.2.77"),
@@ -243,7 +263,7 @@ REFUSED: dict[str, tuple[Service, Cluster, Reason, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("service", "cluster", "reason", "text"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("service", "cluster", "reason", "text"), rows(REFUSED))
 def test_a_service_is_not_announced_and_every_peer_says_why(
     service: Service, cluster: Cluster, reason: Reason, text: str
 ) -> None:
@@ -254,6 +274,7 @@ def test_a_service_is_not_announced_and_every_peer_says_why(
     assert table.peers_of(service.key) == ()
 
 
+@pytest.mark.parity("Speaker > the exclude label")
 def test_with_ignore_exclude_lb_the_label_does_not_matter() -> None:
     assert decide(web(), a_cluster(an_ad(), node=EXCLUDED, honour_exclude_label=False), ME).offers
 
@@ -279,7 +300,7 @@ PEERS: dict[str, tuple[Peer, Site, BgpAdvertisement, dict[str, object], Reason, 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("peer", "site", "ad", "routes", "reason", "text"), PEERS.values(), ids=PEERS.keys())
+@pytest.mark.parametrize(("peer", "site", "ad", "routes", "reason", "text"), rows(PEERS))
 def test_a_peer_is_told_what_its_session_carries_and_the_rest_has_a_reason(
     peer: Peer, site: Site, ad: BgpAdvertisement, routes: dict[str, object], reason: Reason, text: str
 ) -> None:
@@ -328,6 +349,8 @@ def test_services_with_other_communities_and_preferences_on_one_aggregate_make_o
     assert told(table)["192.0.2.1"]["198.51.100.7/32"] == Route(ip_network("198.51.100.7/32"), None, 5, (RED,))
 
 
+@pytest.mark.parity("Speaker > a service that shares an address")
+@pytest.mark.parity("Speaker > peers of a service")
 @pytest.mark.parametrize("second", ["198.51.100.7", "198.51.100.8"], ids=["shared address", "aggregate"])
 def test_a_shared_prefix_is_withdrawn_with_its_last_service(second: str) -> None:
     cluster = a_cluster(an_ad(aggregation_length=24, peers="one"))
@@ -348,11 +371,20 @@ def test_a_shared_prefix_is_withdrawn_with_its_last_service(second: str) -> None
 def test_a_service_that_changes_its_address_moves_its_route() -> None:
     cluster = a_cluster(an_ad())
     table = a_table([web()], cluster, met(ONE))
+    assert {str(prefix) for prefix in table.touched()} == {"198.51.100.7/32"}
     assert table.adopt(decide(web("198.51.100.8"), cluster, ME)) == {"one"}
+    assert {str(prefix) for prefix in table.touched()} == {"198.51.100.7/32", "198.51.100.8/32"}
+    assert not table.touched()
     assert told(table)["192.0.2.1"].keys() == {"198.51.100.8/32"}
     assert table.adopt(decide(web("198.51.100.8"), cluster, ME)) == frozenset()
 
 
+@pytest.mark.parity("Speaker > a peer without services has an empty session")
+def test_a_peer_without_services_has_an_empty_table() -> None:
+    assert told(a_table([], a_cluster(an_ad()), met(ONE))) == {"192.0.2.1": {}}
+
+
+@pytest.mark.parity("Speaker > peers of a service")
 def test_peers_come_and_go_with_all_their_routes() -> None:
     cluster = a_cluster(an_ad())
     table = a_table([web()], cluster, met(ONE))

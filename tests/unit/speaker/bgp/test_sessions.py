@@ -153,6 +153,32 @@ def test_no_more_commands_are_unanswered_than_the_window_has() -> None:
     assert machine.idle
 
 
+def test_announcements_too_wait_for_the_window() -> None:
+    count = WINDOW + 100
+    differing = table(*(Route(ip_network(f"198.18.{n // 256}.{n % 256}/32"), local_pref=n + 1) for n in range(count)))
+    machine = running(ROUTER, router=differing)
+    effects = up(machine)
+    assert len(lines(effects)) == WINDOW
+    assert len(lines(answer_all(machine, effects))) == 100 + len(BOTH)
+    assert machine.states[KEY].sent.keys() == differing.keys()
+
+
+def test_of_a_table_that_is_the_same_only_what_was_touched_is_looked_at() -> None:
+    live = table(ONE, TWO)
+    machine = running(ROUTER, router=live)
+    answer_all(machine, up(machine))
+    del live[ONE.prefix], live[TWO.prefix]
+    assert lines(machine.want([ROUTER], {KEY: live}, {ONE.prefix})) == ["withdraw route 198.51.100.1/32"]
+    assert lines(machine.want([ROUTER], {KEY: {}}, set())) == ["withdraw route 198.51.100.2/32"]
+
+
+def test_families_that_are_agreed_on_late_are_sent_then() -> None:
+    machine = running(ROUTER, router=table(ONE))
+    assert not lines(answer_all(machine, up(machine, families=frozenset({Family.IPV6}))))
+    effects = machine.heard(api.Negotiated(KEY, BOTH, 90), 0.0)
+    assert lines(effects) == ["announce attributes next-hop 192.0.2.10 nlri 198.51.100.1/32"]
+
+
 def test_nothing_is_commanded_while_the_configuration_is_changed() -> None:
     machine = running(ROUTER, router=table(ONE))
     answer_all(machine, up(machine))
@@ -245,7 +271,13 @@ def test_whatever_happens_the_router_has_in_the_end_what_is_wanted(seed: int) ->
 
     for _ in range(60):
         now += chance.random() * 3
-        match chance.randrange(7):
+        match chance.randrange(8):
+            case 7:
+                touched = [ip_network(f"198.51.100.{n}/32") for n in chance.sample(range(8), chance.randint(0, 3))]
+                for prefix in touched:  # In the table that the machine has already.
+                    if wanted.pop(prefix, None) is None:
+                        wanted[prefix] = Route(prefix, None, chance.choice((0, 100)))
+                carry_out(machine.want([ROUTER], {KEY: wanted}, touched))
             case 0 | 1:
                 some = chance.sample(range(8), chance.randint(0, 8))
                 wanted = table(*(route(f"198.51.100.{n}/32", "", chance.choice((0, 100))) for n in some))
