@@ -119,3 +119,4 @@ def resource_of(kind: str) -> Resource[objects.RawObject]:
 IP_ADDRESS_POOLS = metallb("ipaddresspools", "IPAddressPool")
 L2_ADVERTISEMENTS = metallb("l2advertisements", "L2Advertisement")
 SERVICE_L2_STATUSES = metallb("servicel2statuses", "ServiceL2Status")
+SERVICE_BGP_STATUSES = metallb("servicebgpstatuses", "ServiceBGPStatus")

@@ -151,7 +151,8 @@ def _closed(path: Path, spec: Spec) -> Path | None:
         return None
     for directory in reversed(path.parents):
         found = directory.stat()
-        if not found.st_mode & (0o100 if found.st_uid == spec["user"] else 0o001):
+        own = found.st_uid == spec["user"] and "SETUID" not in capabilities  # Its children may be somebody else.
+        if not found.st_mode & (0o100 if own else 0o001):
             return directory
     return None
 

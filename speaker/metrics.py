@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from config.model import IPAddress, NodeName, ServiceKey
 
 LAYER2 = "layer2"
+BGP = "bgp"
 FAILOVER_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.5, 5.0, 10.0)
 
 
@@ -98,15 +99,15 @@ class Metrics:
         )
         self._texts: dict[IPAddress, str] = {}
 
-    def announced(self, service: ServiceKey, addresses: Iterable[IPAddress]) -> None:
+    def announced(self, service: ServiceKey, addresses: Iterable[IPAddress], protocol: str = LAYER2) -> None:
         """The addresses of a Service are announced here from now on."""
         for address in addresses:
-            self._announced.labels(service, LAYER2, self._node, str(address)).set(1)
+            self._announced.labels(service, protocol, self._node, str(address)).set(1)
 
-    def withdrawn(self, service: ServiceKey, addresses: Iterable[IPAddress]) -> None:
+    def withdrawn(self, service: ServiceKey, addresses: Iterable[IPAddress], protocol: str = LAYER2) -> None:
         """They are not any more: the series ends."""
         for address in addresses:
-            self._announced.remove(service, LAYER2, self._node, str(address))
+            self._announced.remove(service, protocol, self._node, str(address))
 
     def request_received(self, address: IPAddress) -> None:
         """A request that is answered came in."""

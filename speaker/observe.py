@@ -6,6 +6,8 @@ conditions. reconcile.py calls look() whenever something is dirty. Only what cha
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +23,7 @@ from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store, generation
 from speaker.agenda import Changes
+from speaker.bgp.neighbors import InterfaceAddress, Site
 from speaker.layer2 import interfaces
 from speaker.world import Cluster, Link, Node, Service, TrafficPolicy, World
 
@@ -50,7 +53,7 @@ def slice_fingerprint(view: objects.EndpointSlice) -> object:
 
 def node_fingerprint(view: objects.Node) -> object:
     """What of a Node a speaker's decision reads; heartbeats do not count."""
-    return (view.metadata.labels, _network_unavailable(view))
+    return (view.metadata.labels, _network_unavailable(view), view.status.addresses)
 
 
 def namespace_fingerprint(view: objects.Namespace) -> object:
@@ -75,25 +78,29 @@ def advertisement_fingerprint(view: objects.RawObject) -> object:
 
 @dataclass(frozen=True, slots=True)
 class SecretView:
-    """What of a Secret is kept: whether a peer can take its password from it. The password itself is not."""
+    """What of a Secret is kept: whether a peer can take its password from it, and that password, which no text shows."""
 
     key: ObjectKey
     uid: str
     version: str
     use: PasswordSecret
+    password: bytes | None = field(default=None, repr=False)
 
 
 def secret_view(secret: objects.Secret) -> SecretView:
-    """The Secret without what is secret."""
+    """The Secret without what nobody needs; a password only of the type that peers may name."""
     meta = secret.metadata
-    return SecretView(
-        secret.key, meta.uid, meta.resource_version, PasswordSecret(secret.type, "password" in (secret.data or {}))
-    )
+    data = secret.data or {}
+    password = None
+    if secret.type == "kubernetes.io/basic-auth" and "password" in data:
+        with contextlib.suppress(ValueError):
+            password = base64.b64decode(data["password"], validate=True)
+    return SecretView(secret.key, meta.uid, meta.resource_version, PasswordSecret(secret.type, "password" in data), password)
 
 
 def secret_fingerprint(view: SecretView) -> object:
     """What of a Secret the configuration reads."""
-    return view.use
+    return view.use, view.password
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +359,27 @@ def node_of(view: objects.Node) -> Node:
 
 def _network_unavailable(view: objects.Node) -> bool:
     return any(one.type == "NetworkUnavailable" and one.status == "True" for one in view.status.conditions or ())
+
+
+def site_of(
+    stores: Stores, cluster: Cluster, me: NodeName, namespace: str, links: Mapping[InterfaceName, tuple[InterfaceAddress, ...]]
+) -> Site:
+    """This node as far as its BGP sessions depend on it; the caller adds what routers said."""
+    view, node = stores.nodes.get(ObjectKey(me)), cluster.nodes.get(me)
+    internal = [one.address for one in (view.status.addresses or ()) if one.type == "InternalIP"] if view is not None else []
+    found: list[IPAddress] = []
+    for text in internal:
+        with contextlib.suppress(ValueError):
+            found.append(ip_address(text))
+    secrets = {key.rpartition("/")[2]: one.password for key, one in stores.secrets.snapshot().items()}
+    return Site(
+        node=me,
+        namespace=namespace,
+        labels=MappingProxyType({}) if node is None else node.labels,
+        links=links,
+        node_addresses=tuple(found),
+        secrets={name: password for name, password in secrets.items() if password is not None},
+    )
 
 
 def pod_fingerprint(view: objects.Pod) -> object:

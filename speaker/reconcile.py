@@ -1,4 +1,4 @@
-"""The loop of the speaker: look at the world, decide what changed, own what was won, report.
+"""The loop of the speaker: look at the world, decide what changed for layer 2 and BGP alike, carry it out, report.
 
 main() runs it as one task. It is the only writer of the Plan. A decision is carried out in the same turn of the loop in which
 it was made: from a watch event to the first gratuitous ARP nothing waits. Work comes in portions bounded by count, and between
@@ -16,6 +16,7 @@ from config.model import InterfaceName, IPAddress, NodeName, ServiceKey
 from config.problem import Problem, Severity
 from speaker import eligibility
 from speaker.agenda import Agenda
+from speaker.bgp.announcer import Announcer
 from speaker.claims import Claim, Claims, Defend, Lost, Speakers, Tell
 from speaker.claims import Effect as ClaimEffect
 from speaker.handover import Handover, Heard, Release, Settle, Yield
@@ -27,7 +28,7 @@ from speaker.observe import Observer, Stores
 from speaker.plan import Decision, Plan, decide
 from speaker.reason import Reason
 from speaker.status import Reporter
-from speaker.world import Link
+from speaker.world import Link, World
 from telemetry.log import Logger
 
 
@@ -59,7 +60,9 @@ class Reconciler:
         dirty: asyncio.Event,
         log: Logger,
         problems: Callable[[Sequence[Problem]], None] = lambda _: None,
+        bgp: Announcer | None = None,
     ) -> None:
+        self._bgp = bgp
         self._tell_problems = problems
         self._stores = stores
         self._observer = observer
@@ -138,6 +141,8 @@ class Reconciler:
         if changes:
             self._metrics.updates.increase()
             self._agenda.add(changes, self.plan.decisions, world.services, world.me)
+        if self._bgp is not None:
+            self._bgp.look(world.cluster.config)
 
     def _decide_some(self) -> None:
         """Decide one portion and carry it out."""
@@ -148,6 +153,8 @@ class Reconciler:
         heirs: dict[IPAddress, NodeName] = {}
         for key in keys:
             before, service = self.plan.decisions.get(key), world.services.get(key)
+            if self._bgp is not None:
+                self._bgp.decide(key, service, world)
             after = None if service is None else decide(service, world)
             if after == before:
                 continue
@@ -159,6 +166,8 @@ class Reconciler:
                     heirs |= {address: after.winner for address in before.addresses if address in after.addresses}
         self._measure(changed)
         self._own(touched, heirs)
+        if self._bgp is not None:
+            self._bgp.carry_out(all_decided=not self._agenda and self._stores.bgp_known)
         for key, before, after in changed:
             self._report(key, before, after)
         if not self._agenda and not world.hold:
@@ -354,11 +363,17 @@ class Reconciler:
             for address in sorted(found, key=_by_family)
         }
 
+    @property
+    def world(self) -> World:
+        """The moment that was looked at last."""
+        return self._observer.world
+
     def report(self) -> Mapping[str, Any]:
         """World and plan for /status."""
         world = self._observer.world
         standing = eligibility.electorate(world.cluster).standing
         return {
+            **({} if self._bgp is None else {"bgp": self._bgp.report()}),
             "world": {
                 "nodes": {
                     name: {"candidate": verdict is eligibility.ELIGIBLE, "detail": getattr(verdict, "detail", "")}

@@ -28,6 +28,10 @@ from kube.resources import Resource
 from kube.reviews import Reviewer
 from kube.store import Fingerprint, Store
 from speaker import observe
+from speaker.bgp.announcer import Announcer, SessionMetrics
+from speaker.bgp.neighbors import Site
+from speaker.bgp.supervisor import Supervisor
+from speaker.bgp_report import BgpReport
 from speaker.layer2.engine import Engine
 from speaker.layer2.links import LinkWatch
 from speaker.layer2.responder import Claimed
@@ -36,7 +40,7 @@ from speaker.metrics import Metrics, new_registry
 from speaker.observe import Observer, Stores
 from speaker.reconcile import Reconciler, Surroundings
 from speaker.settings import Settings
-from speaker.status import Reporter, status_fingerprint
+from speaker.status import BGP_STATUS, L2_STATUS, Form, Reporter, status_fingerprint
 from telemetry.log import get_logger
 from telemetry.server import Listeners, TelemetryServer
 from telemetry.tasks import restart_counter, supervise
@@ -81,21 +85,19 @@ class Speaker:
         self._pods: Store[Any] = Store()
         self._pods_changed = asyncio.Event()
         self._statuses: Store[Any] = Store()
+        self._bgp_statuses: Store[Any] = Store()
         self._links = LinkWatch(self._dirty, log)
         self._engine = Engine(self._metrics, log, claimed=self._claimed)
         self._recorder = EventRecorder(client, "metallb-speaker", me, log=log)
         self._membership = self._member()
-        self._reporter = Reporter(
-            client,
-            self._recorder,
-            self._statuses,
-            self._stores.services,
-            me=me,
-            namespace=namespace,
-            pod_name=settings.pod_name,
-            metrics=self._metrics,
-            log=log,
+        self._reporter = self._reporter_of(L2_STATUS, self._statuses)
+        self._bgp_reporter = self._reporter_of(BGP_STATUS, self._bgp_statuses)
+        self._bgp = Announcer(
+            Supervisor(settings.bgp_folder, log, on_change=self._dirty.set),
+            self._site,
+            BgpReport(self._bgp_reporter, self._metrics, log, me, self._stores.configuration_object),
         )
+        self._registry.register(SessionMetrics(self._bgp))
         self._state = StateKeeper(client, configuration_state.speaker(me), log, namespace=namespace, pod_name=settings.pod_name)
         member = self._membership
         self._reconciler = Reconciler(
@@ -123,6 +125,7 @@ class Speaker:
             dirty=self._dirty,
             log=log,
             problems=self._tell_problems,
+            bgp=self._bgp,
         )
         self._server = TelemetryServer(
             Listeners(
@@ -137,6 +140,25 @@ class Speaker:
             status=self.report,
             authorize=Reviewer(client, clock=asyncio.get_running_loop().time).authorize,
         )
+
+    def _reporter_of(self, form: Form, own: Store[Any]) -> Reporter:
+        return Reporter(
+            self._client,
+            self._recorder,
+            own,
+            self._stores.services,
+            me=self._settings.node_name,
+            namespace=self._namespace,
+            pod_name=self._settings.pod_name,
+            metrics=self._metrics,
+            log=self._log,
+            form=form,
+        )
+
+    def _site(self) -> Site:
+        """This node, as BGP sessions see it now."""
+        cluster = self._reconciler.world.cluster
+        return observe.site_of(self._stores, cluster, self._settings.node_name, self._namespace, self._links.addresses)
 
     def _tell_problems(self, problems: Sequence[Problem]) -> None:
         """What is wrong with the configuration, for this node."""
@@ -186,6 +208,8 @@ class Speaker:
             "reconcile": self._reconciler.run,
             "events": self._recorder.run,
             "status": self._reporter.run,
+            "bgp": self._bgp.run,
+            "bgp-status": self._bgp_reporter.run,
             "telemetry": self._server.run,
             "configuration-state": self._state.run,
             "configuration-state-watch": self._state.reflector().run,
@@ -218,6 +242,14 @@ class Speaker:
                 dirty=self._reporter.wake,
             ),
         }
+        watches["servicebgpstatuses"] = watch(
+            resources.SERVICE_BGP_STATUSES,
+            self._bgp_statuses,
+            status_fingerprint,
+            namespace=own,
+            labels=f"{LABEL_NODE}={self._settings.node_name}",
+            dirty=self._bgp_reporter.wake,
+        )
         for kind, store in stores.bgp.items():
             resource = resources.resource_of(kind)
             watches[resource.plural] = watch(resource, store, observe.config_fingerprint, namespace=own)

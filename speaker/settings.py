@@ -71,6 +71,12 @@ FLAGS: Final = (
     Flag(name="tls-min-version", help="Least TLS version of the metrics port: VersionTLS12 or VersionTLS13."),
     Flag(name="tls-cipher-suites", help="TLS 1.2 cipher suites of the metrics port, separated by commas."),
     Flag(name="tls-curve-preferences", help="TLS groups of the metrics port, as numbers separated by commas."),
+    Flag(
+        name="bgp-folder",
+        env="METALLB_BGP_FOLDER",
+        default="/run/bgp",
+        help="Directory in memory for the files of the process that speaks BGP.",
+    ),
     Flag(name="pprof-bind-address", help="Address of the profiler.", not_yet="there is no profiler"),
     Flag(
         name="bgp-debounce-timeout", env="METALLB_BGP_DEBOUNCE_TIMEOUT", default=3000, low=1, help="Milliseconds.", not_yet=BGP
@@ -120,6 +126,7 @@ class Settings:
     log_level: str
     lb_class: str
     bgp_type: str
+    bgp_folder: Path
     honour_exclude_label: bool
     metrics_cert_dir: Path | None
     tls: TlsOptions
@@ -161,6 +168,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         log_level=parsed.text("log-level"),
         lb_class=parsed.text("lb-class"),
         bgp_type=parsed.text("METALLB_BGP_TYPE"),
+        bgp_folder=Path(parsed.text("bgp-folder")) / "exabgp",
         honour_exclude_label=not parsed.switch("ignore-exclude-lb"),
         metrics_cert_dir=Path(certificates) if certificates else None,
         tls=tls,

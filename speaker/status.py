@@ -1,4 +1,4 @@
-"""Report to the API server what this node announces: one ServiceL2Status per Service, and Events.
+"""Report to the API server what this node announces: one ServiceL2Status or ServiceBGPStatus per Service, and Events.
 
 reconcile.py hands in every decision that changed; a task of its own does the writing, so that an API server that is slow or away
 never holds up an announcement. Desired and present objects are compared first: a status costs one create and one status
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.kinds.service_l2_status import LABEL_NODE, LABEL_SERVICE_NAME, LABEL_SERVICE_NAMESPACE
-from config.model import InterfaceName, NodeName, ObjectRef, ServiceKey
+from config.model import InterfaceName, NodeName, ObjectRef, PeerName, ServiceKey
 from config.problem import Problem, Severity
 from kube import configuration_state, objects
 from kube.client import KubeClient, PatchKind
 from kube.errors import Conflict, KubeError, NotFound, Unreachable
 from kube.events import EventRecorder, EventType
 from kube.objects import ObjectKey, ObjectReference, RawObject
-from kube.resources import PODS, SERVICE_L2_STATUSES
+from kube.resources import PODS, SERVICE_BGP_STATUSES, SERVICE_L2_STATUSES, Resource
 from kube.store import Store
 from speaker.metrics import Metrics
 from speaker.plan import Announce, Decision
@@ -79,7 +79,31 @@ def desired_status(service: ServiceKey, node: NodeName, announce: Announce | Non
     }
 
 
-def actions(desired: Mapping[str, Any] | None, present: Sequence[RawObject]) -> tuple[Action, ...]:
+def desired_bgp_status(service: ServiceKey, node: NodeName, peers: Sequence[PeerName]) -> Mapping[str, Any] | None:
+    """The ServiceBGPStatus that should exist, or None: of a Service that is announced to nobody there is none."""
+    if not peers:
+        return None
+    namespace, _, name = service.partition("/")
+    return {"node": node, "serviceName": name, "serviceNamespace": namespace, "peers": sorted(peers)}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A kind of status object. `listed` is its list, which is absent where it is empty; `moves` says that one node has a Service."""
+
+    resource: Resource[RawObject]
+    prefix: str
+    listed: str
+    moves: bool
+
+
+L2_STATUS = Form(SERVICE_L2_STATUSES, "l2-", "interfaces", moves=True)
+BGP_STATUS = Form(SERVICE_BGP_STATUSES, "bgp-", "peers", moves=False)
+
+
+def actions(
+    desired: Mapping[str, Any] | None, present: Sequence[RawObject], listed: str = L2_STATUS.listed
+) -> tuple[Action, ...]:
     """What to write so that exactly one object of this node and Service has the desired status, or none exists."""
     kept, surplus = (present[:1], present[1:]) if desired is not None else ((), present)
     todo: list[Action] = [Delete(one.metadata.name) for one in surplus]
@@ -87,7 +111,7 @@ def actions(desired: Mapping[str, Any] | None, present: Sequence[RawObject]) -> 
         return tuple(todo)
     if not kept:
         return (*todo, Create(desired))
-    written = {"interfaces": []} | (kept[0].document.get("status") or {})
+    written = {listed: []} | (kept[0].document.get("status") or {})
     if written != desired:
         todo.append(Write(kept[0].metadata.name, desired))
     return tuple(todo)
@@ -101,7 +125,7 @@ def service_of(view: RawObject) -> ServiceKey | None:
 
 
 class Reporter:
-    """Writes what reconcile.py decided. `own` is the store of this node's status objects, kept by a reflector."""
+    """Writes what was decided about one protocol. `own` is the store of this node's status objects, kept by a reflector."""
 
     def __init__(
         self,
@@ -115,7 +139,9 @@ class Reporter:
         pod_name: str,
         metrics: Metrics,
         log: Logger,
+        form: Form = L2_STATUS,
     ) -> None:
+        self._form = form
         self._client = client
         self._metrics = metrics
         self._recorder = recorder
@@ -125,7 +151,7 @@ class Reporter:
         self._namespace = namespace
         self._pod_name = pod_name
         self._log = log
-        self._desired: dict[ServiceKey, Announce] = {}
+        self._desired: dict[ServiceKey, Mapping[str, Any]] = {}
         self._taken_over: set[ServiceKey] = set()
         self._pending: set[ServiceKey] = set()
         self._created: dict[ServiceKey, RawObject] = {}  # Until the watch shows them.
@@ -144,13 +170,26 @@ class Reporter:
                 self._emit(service, "Warning", "announceFailed", text)
         if new == old:
             return
-        if new is None:
-            self._desired.pop(service, None)
-        else:
-            self._desired[service] = new
-            self._emit(service, "Normal", "nodeAssigned", f'announcing from node "{self._me}" with protocol "layer2"')
+        if new is not None:
+            self.assigned(service, "layer2")
             if old is None:
                 self._taken_over.add(service)
+        self.want(service, desired_status(service, self._me, new))
+
+    def about(self, ref: ObjectRef, raw: RawObject, reason: str, note: str) -> None:
+        """Emit a Warning about a configuration object."""
+        self._recorder.emit(configuration_state.reference(ref, raw), "Warning", reason, note)
+
+    def assigned(self, service: ServiceKey, protocol: str) -> None:
+        """Tell people that this node announces a Service."""
+        self._emit(service, "Normal", "nodeAssigned", f'announcing from node "{self._me}" with protocol "{protocol}"')
+
+    def want(self, service: ServiceKey, status: Mapping[str, Any] | None) -> None:
+        """Let this be the status of a Service, or let there be none."""
+        if status is None:
+            self._desired.pop(service, None)
+        else:
+            self._desired[service] = status
         self._pending.add(service)
         self.wake.set()
 
@@ -239,7 +278,8 @@ class Reporter:
                 except KubeError:
                     self._pending.add(service)
                     raise
-            await self._remove_predecessors()
+            if self._form.moves:
+                await self._remove_predecessors()
         except KubeError as error:
             self._metrics.update_errors.increase()
             self._log.warning("status_not_written", error=error.message, retry_s=RETRY_S)
@@ -249,9 +289,9 @@ class Reporter:
     async def _write(self, service: ServiceKey, present: list[RawObject]) -> None:
         if (assumed := self._created.get(service)) is not None:
             present = [assumed, *(one for one in present if one.key != assumed.key)]
-        desired = desired_status(service, self._me, self._desired.get(service))
+        desired = self._desired.get(service)
         present.sort(key=lambda one: (one.metadata.creation_timestamp, one.metadata.name))
-        for action in actions(desired, present):
+        for action in actions(desired, present, self._form.listed):
             match action:
                 case Create():
                     await self._create(service, action.status)
@@ -264,28 +304,28 @@ class Reporter:
     async def _create(self, service: ServiceKey, status: Mapping[str, Any]) -> None:
         namespace, _, name = service.partition("/")
         metadata: dict[str, Any] = {
-            "generateName": "l2-",
+            "generateName": self._form.prefix,
             "namespace": self._namespace,
             "labels": {LABEL_NODE: self._me, LABEL_SERVICE_NAME: name, LABEL_SERVICE_NAMESPACE: namespace},
         }
         if owner := await self._owner_references():
             metadata["ownerReferences"] = owner
         body = {
-            "apiVersion": SERVICE_L2_STATUSES.api_version,
-            "kind": SERVICE_L2_STATUSES.kind,
+            "apiVersion": self._form.resource.api_version,
+            "kind": self._form.resource.kind,
             "metadata": metadata,
             "spec": {},
         }
-        made = await self._client.create(SERVICE_L2_STATUSES, body, namespace=self._namespace)
+        made = await self._client.create(self._form.resource, body, namespace=self._namespace)
         # A created object carries no status yet; the watch may be slow to show it, and it must not be created twice.
         self._created[service] = made
         await self._write_status(made.metadata.name, status)
-        self._created[service] = SERVICE_L2_STATUSES.from_mapping({**made.document, "status": dict(status)})
+        self._created[service] = self._form.resource.from_mapping({**made.document, "status": dict(status)})
 
     async def _write_status(self, name: str, status: Mapping[str, Any]) -> None:
         try:
             await self._client.patch(
-                SERVICE_L2_STATUSES,
+                self._form.resource,
                 name,
                 {"status": dict(status)},
                 namespace=self._namespace,
@@ -298,7 +338,7 @@ class Reporter:
 
     async def _delete(self, name: str) -> None:
         with contextlib.suppress(NotFound, Conflict):  # Somebody was faster.
-            await self._client.delete(SERVICE_L2_STATUSES, name, namespace=self._namespace)
+            await self._client.delete(self._form.resource, name, namespace=self._namespace)
 
     async def _remove_predecessors(self) -> None:
         """Delete what the previous owners of Services that were taken over have left, dead ones above all."""
@@ -310,7 +350,7 @@ class Reporter:
         if len(taken) == 1:
             namespace, _, name = next(iter(taken)).partition("/")
             selector = f"{LABEL_SERVICE_NAMESPACE}={namespace},{LABEL_SERVICE_NAME}={name}"
-        listed, _ = await self._client.list(SERVICE_L2_STATUSES, namespace=self._namespace, label_selector=selector)
+        listed, _ = await self._client.list(self._form.resource, namespace=self._namespace, label_selector=selector)
         for view in listed:
             if service_of(view) in taken and (view.metadata.labels or {}).get(LABEL_NODE) != self._me:
                 await self._delete(view.metadata.name)

@@ -74,6 +74,8 @@ class State:
     down_reason: str = ""
     established: int = 0
     """How often the session came up."""
+    updates: int = 0
+    """How many announcements and withdrawals of a prefix were given to ExaBGP for it."""
     sent: dict[Prefix, Route] = field(default_factory=dict)
     doubt: set[Prefix] = field(default_factory=set)
     open: dict[Prefix, None] = field(default_factory=dict)
@@ -327,5 +329,6 @@ class Sessions:
             return False
         self._asked.append(_Asked(state.neighbor.key, prefixes))
         state.unanswered += 1
+        state.updates += len(prefixes)
         effects.append(Command(line))
         return True

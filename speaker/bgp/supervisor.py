@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -116,15 +116,16 @@ class Supervisor:
 
     async def _live(self) -> None:
         """Start ExaBGP and serve it until it is lost; always raises LostError, or is cancelled."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._applied = self._wanted
-        self._write_config(self._applied)
-        path = self._folder / "relay.sock"
-        path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listening:
-            listening.bind(str(path))
-            self._own(path)
+            with self._as_child():
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path = self._folder / "relay.sock"
+                path.unlink(missing_ok=True)
+                listening.bind(str(path))
+                path.chmod(0o600)
             listening.listen(1)
+            self._write_config(self._applied)
             process = await asyncio.create_subprocess_exec(
                 *self._command(), env=os.environ | _ENVIRONMENT, stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd="/",
@@ -134,7 +135,8 @@ class Supervisor:
             finally:
                 self._writer = None
                 if process.returncode is None:
-                    process.kill()
+                    with self._as_child():
+                        process.kill()
                 await process.wait()
 
     async def _serve(self, process: asyncio.subprocess.Process, listening: socket.socket) -> None:
@@ -168,23 +170,31 @@ class Supervisor:
             drop += ["--reuid", str(self._user), "--regid", str(self._user)]
         return [setpriv, *drop, "--", *command]
 
-    def _own(self, path: Path) -> None:
-        """Make a file ExaBGP's alone."""
-        path.chmod(0o600)
-        if self._user is not None:
-            os.chown(path, self._user, self._user)
-            os.chown(self._folder, self._user, self._user)
+    @contextlib.contextmanager
+    def _as_child(self) -> Iterator[None]:
+        """Act as the user that ExaBGP runs as: root without capabilities may neither give files away nor kill others' processes."""
+        if self._user is None:
+            yield
+            return
+        before = os.getegid()
+        os.setegid(self._user)
+        os.seteuid(self._user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(before)
 
     def _write_config(self, neighbors: tuple[Neighbor, ...]) -> None:
         self._generation += 1
         run = f"{Path(sys.executable).resolve()} -SE {exabgp_relay.__file__} {self._folder / 'relay.sock'}"
         text = exabgp_config.render(neighbors, run=run, generation=self._generation)
         new = self._folder / "exabgp.conf.new"
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        self._own(new)
-        new.replace(self._folder / "exabgp.conf")
+        with self._as_child():
+            new.unlink(missing_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(text)
+            new.replace(self._folder / "exabgp.conf")
 
     async def _connect(self, listening: socket.socket) -> tuple[socket.socket, asyncio.StreamReader, asyncio.StreamWriter]:
         """Wait for the helper, which brings the ends of ExaBGP's pipes."""

@@ -1,6 +1,6 @@
-"""Watch this node's network interfaces and their link-local addresses over netlink and keep them as frozen Links.
+"""Watch this node's network interfaces and their addresses over netlink; keep them as frozen Links, and the addresses beside.
 
-The reconcile loop reads `LinkWatch.links`; `dirty` is set when they changed. pyroute2 does the talking, asynchronously. Whether
+The reconcile loop reads `LinkWatch.links`, BGP `LinkWatch.addresses`; `dirty` is set when they changed. pyroute2 does the talking, asynchronously. Whether
 a link may announce is for interfaces.py to say.
 """
 
@@ -10,13 +10,13 @@ import asyncio
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv6Address, ip_address
-from socket import AF_INET6
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_IPV6_IFADDR, RTMGRP_LINK
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK
 
 from config.model import InterfaceName
 from speaker.world import Link
@@ -75,6 +75,30 @@ def learn(links: Mapping[int, Link], message: Mapping[str, Any]) -> Mapping[int,
     return links if link == known else {**links, link.index: link}
 
 
+InterfaceAddress = IPv4Interface | IPv6Interface
+
+
+def learn_address(
+    known: Mapping[int, tuple[InterfaceAddress, ...]], message: Mapping[str, Any]
+) -> Mapping[int, tuple[InterfaceAddress, ...]]:
+    """The usable addresses by index of their link, in the kernel's order, after one message; the same mapping if it changes nothing."""
+    event, index = message.get("event"), message.get("index")
+    if event == "RTM_DELLINK" and not message.get("family") and index in known:
+        return {other: addresses for other, addresses in known.items() if other != index}
+    if event not in {"RTM_NEWADDR", "RTM_DELADDR"} or not isinstance(index, int):
+        return known
+    try:  # Of a link between two points, `address` is the other end.
+        found = ip_interface(f"{message.get('local') or message.get('address')}/{message['prefixlen']}")
+    except (ValueError, LookupError):
+        return known
+    usable = event == "RTM_NEWADDR" and not message.get("flags", 0) & (IFA_F_TENTATIVE | IFA_F_DADFAILED)
+    before = known.get(index, ())
+    if usable == (found in before):
+        return known
+    after = (*before, found) if usable else tuple(one for one in before if one != found)
+    return {**known, index: after}
+
+
 def _link_local(message: Mapping[str, Any]) -> bytes | None:
     """The IPv6 link-local address that a message is about, packed."""
     try:
@@ -100,12 +124,18 @@ class LinkWatch:
         self._dirty = dirty
         self._log = log
         self._by_index: Mapping[int, Link] = {}
+        self._addresses: Mapping[int, tuple[InterfaceAddress, ...]] = {}
         self.synced = False
 
     @property
     def links(self) -> tuple[Link, ...]:
         """All links, in index order."""
         return tuple(self._by_index[index] for index in sorted(self._by_index))
+
+    @property
+    def addresses(self) -> Mapping[InterfaceName, tuple[InterfaceAddress, ...]]:
+        """The addresses of every link by its name, also of links that have none."""
+        return {link.name: self._addresses.get(index, ()) for index, link in self._by_index.items()}
 
     async def run(self) -> None:
         """Watch forever; after an error (lost messages, for instance) read everything again."""
@@ -118,20 +148,22 @@ class LinkWatch:
             await asyncio.sleep(self._retry_s)
 
     async def _watch(self, netlink: Any) -> None:
-        await netlink.bind(groups=RTMGRP_LINK | RTMGRP_IPV6_IFADDR)
+        await netlink.bind(groups=RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
         found: Mapping[int, Link] = {}
         async for message in await netlink.link("dump"):
             found = learn(found, message)
-        async for message in await netlink.addr("dump", family=AF_INET6):
-            found = learn(found, message)
-        self._replace(found)
+        addresses: Mapping[int, tuple[InterfaceAddress, ...]] = {}
+        for family in (AF_INET, AF_INET6):
+            async for message in await netlink.addr("dump", family=family):
+                found, addresses = learn(found, message), learn_address(addresses, message)
+        self._replace(found, addresses)
         while True:
             async for message in netlink.get():
-                self._replace(learn(self._by_index, message))
+                self._replace(learn(self._by_index, message), learn_address(self._addresses, message))
 
-    def _replace(self, links: Mapping[int, Link]) -> None:
-        if self.synced and links == self._by_index:
+    def _replace(self, links: Mapping[int, Link], addresses: Mapping[int, tuple[InterfaceAddress, ...]]) -> None:
+        if self.synced and (links, addresses) == (self._by_index, self._addresses):
             return
-        self._by_index = links
+        self._by_index, self._addresses = links, addresses
         self.synced = True
         self._dirty.set()

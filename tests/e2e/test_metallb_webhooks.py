@@ -79,9 +79,9 @@ async def alter(user: Installed, change: Callable[[dict[str, Any]], None], tmp_p
 
 async def replace(user: Installed, manifest: Path) -> None:
     """Replace the controller's Deployment, and return once another controller is there instead of the one before."""
-    before, generation = set(user.controllers().values()), await template(user)
+    before, pods = set(user.controllers().values()), await template(user)
     await asyncio.to_thread(user.lab.user.run, "replace", "-f", str(manifest))
-    if await template(user) == generation:
+    if await template(user) == pods:
         return  # It is like this already.
 
     async def so() -> bool:
@@ -92,9 +92,9 @@ async def replace(user: Installed, manifest: Path) -> None:
     await user.ready()
 
 
-async def template(user: Installed) -> int:
-    """The generation of the controller's Deployment: changes with its template."""
-    return int((await user.kube.get(DEPLOYMENTS, "controller", SYSTEM)).document["metadata"]["generation"])
+async def template(user: Installed) -> Any:
+    """The template of the controller's Pods: a new controller comes when it changes, and only then."""
+    return (await user.kube.get(DEPLOYMENTS, "controller", SYSTEM)).document["spec"]["template"]
 
 
 def in_mode(mode: str) -> Callable[[dict[str, Any]], None]:

@@ -32,7 +32,9 @@ def test_the_daemons_have_the_users_and_capabilities_of_their_manifests(lab: Lab
     for pid in lab.pids("speaker-").values():
         speaker = settled(pid)
         assert speaker["Uid"] == "0 0 0 0"
-        assert {speaker[f"Cap{name}"] for name in ("Prm", "Eff", "Bnd")} == {f"{1 << 13:016x}"}  # CAP_NET_RAW
+        assert {speaker[f"Cap{name}"] for name in ("Prm", "Eff", "Bnd")} == {
+            f"{1 << 13 | 1 << 6 | 1 << 7 | 1 << 8:016x}"
+        }  # CAP_NET_RAW; SETGID, SETUID, SETPCAP
         assert {speaker[f"Cap{name}"] for name in ("Inh", "Amb")} == {"0" * 16}
 
 

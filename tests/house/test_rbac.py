@@ -109,11 +109,14 @@ SPEAKER: dict[str, list[Permission]] = {
     "speaker/run.py watch resource": some("list watch", BGP, OURS),
     "speaker/run.py watch secrets": some("list watch", "secrets"),
     "speaker/run.py watch resources.SERVICE_L2_STATUSES": some("list watch", "servicel2statuses", OURS),
+    "speaker/run.py watch resources.SERVICE_BGP_STATUSES": some("list watch", "servicebgpstatuses", OURS),
     "speaker/run.py watch resources.PODS": some("list watch", "pods"),
-    "speaker/status.py create SERVICE_L2_STATUSES": some("create", "servicel2statuses", OURS),
-    "speaker/status.py list SERVICE_L2_STATUSES": some("list", "servicel2statuses", OURS),
-    "speaker/status.py patch SERVICE_L2_STATUSES/status": some("patch", "servicel2statuses/status", OURS),
-    "speaker/status.py delete SERVICE_L2_STATUSES": some("delete", "servicel2statuses", OURS),
+    "speaker/status.py create self._form.resource": some("create", "servicel2statuses servicebgpstatuses", OURS),
+    "speaker/status.py list self._form.resource": some("list", "servicel2statuses servicebgpstatuses", OURS),
+    "speaker/status.py patch self._form.resource/status": some(
+        "patch", "servicel2statuses/status servicebgpstatuses/status", OURS
+    ),
+    "speaker/status.py delete self._form.resource": some("delete", "servicel2statuses servicebgpstatuses", OURS),
     "speaker/status.py get PODS": some("get", "pods"),
 }
 

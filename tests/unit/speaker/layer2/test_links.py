@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_interface
 from typing import Any
 
 import pytest
 
 from speaker.layer2.interfaces import why_not
-from speaker.layer2.links import learn, read_link
+from speaker.layer2.links import learn, learn_address, read_link
 from speaker.world import Link
 from tests.builders_speaker import ETH0, MAC
 
@@ -146,3 +146,16 @@ def test_an_interface_that_joins_a_bond_and_leaves_it_again_is_followed() -> Non
     freed = learn(enslaved, message())
     assert why_not(freed[2]) is None
     assert freed[2].link_local == IPv6Address(LINK_LOCAL).packed
+
+
+def test_addresses_of_both_families_are_kept_in_the_kernels_order() -> None:
+    four, six = {**address("192.0.2.1"), "prefixlen": 24}, {**address("2001:db8::1"), "prefixlen": 64}
+    known = learn_address(learn_address({}, six), four)
+    assert known == {2: (ip_interface("2001:db8::1/64"), ip_interface("192.0.2.1/24"))}
+    assert learn_address(known, four) is known
+    assert learn_address(known, {**six, "event": "RTM_DELADDR"}) == {2: (ip_interface("192.0.2.1/24"),)}
+    assert learn_address(known, message("RTM_DELLINK")) == {}
+    between = {**address("192.0.2.2"), "local": "192.0.2.1", "prefixlen": 31}
+    assert learn_address({}, between) == {2: (ip_interface("192.0.2.1/31"),)}
+    for strange in (message(), {**address(""), "prefixlen": 24}, address("192.0.2.1"), {**six, "flags": TENTATIVE}):
+        assert learn_address({}, strange) == {}
