@@ -115,6 +115,9 @@ class Router(Daemons):
     def tables(self) -> dict[str, dict[str, Seen]]:
         return {peer: self._table(f"{peer}4") | self._table(f"{peer}6") for peer in ("outside", "inside")}
 
+    def main_table(self) -> dict[str, str]:
+        return by_prefix(run("birdc", "-s", str(self.folder / "bird.ctl"), "show route all"))
+
     def _table(self, name: str) -> dict[str, Seen]:
         text = run("birdc", "-s", str(self.folder / "bird.ctl"), f"show route all table {name}")
         return {prefix: _seen(part, internal=name.startswith("inside")) for prefix, part in by_prefix(text).items()}
@@ -215,3 +218,57 @@ def take(table: Table, us: Running, cluster: Cluster, services: tuple[Service, .
         table.adopt(decide(service, cluster, ME))
     us.want([peering.neighbor for peering in sight.peerings], table.routes)
     return sight
+
+
+DYNAMIC = """
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: pool, namespace: metallb-system}
+spec: {addresses: [198.18.0.0/24]}
+---
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: dynamic, namespace: metallb-system}
+spec: {myASN: 65000, dynamicASN: external, peerAddress: 198.51.100.1, holdTime: 9s}
+---
+apiVersion: metallb.io/v1beta1
+kind: BGPAdvertisement
+metadata: {name: each, namespace: metallb-system}
+"""
+DYNAMIC_BIRD = """
+router id 198.51.100.1;
+protocol device {{ }}
+protocol bgp ours {{
+  passive on; error wait time 1, 2; error forget time 1;
+  local 198.51.100.1 as {asn};
+  neighbor 198.51.100.10 as 65000;
+  ipv4 {{ import all; export none; }};
+}}
+"""
+
+
+async def test_an_external_router_of_unknown_as_is_told_once_it_has_one_that_is_not_ours(
+    router: Router, tmp_path: Path
+) -> None:
+    cluster, asns, table = a_cluster(DYNAMIC, node=Node(ME)), dict[PeerName, int](), Table()
+    table.adopt(decide(a_service("web", "198.18.0.1"), cluster, ME))
+
+    async with running(tmp_path / "run") as us:
+
+        def learn() -> dict[PeerName, int]:
+            """Do what a speaker does when a router has said something."""
+            for state in us.supervisor.sessions.states.values():
+                if state.peer is not None:
+                    asns[PeerName(state.neighbor.name)] = state.peer.asn
+            sight = neighborhood(cluster.config, replace(SITE, asns=dict(asns)))
+            table.meet(sight)
+            us.want([peering.neighbor for peering in sight.peerings], table.routes)
+            return asns
+
+        for asn, told in ((65000, False), (4200000001, True), (65009, True)):
+            router.stop()
+            router.start_bird(DYNAMIC_BIRD.format(asn=asn))
+            await us.until(lambda: learn() == {"dynamic": asn}, f"AS {asn} is learned")  # noqa: B023
+            if told:
+                await us.until(lambda: "198.18.0.1/32" in router.main_table(), f"AS {asn} has the route")
+            assert router.main_table().keys() <= ({"198.18.0.1/32"} if told else set())
