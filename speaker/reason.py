@@ -54,7 +54,7 @@ class Reason(StrEnum):
     PEER_NOT_LISTED = "PEER_NOT_LISTED", "the BGPAdvertisements list other peers"
     PEER_ELSEWHERE = "PEER_ELSEWHERE", "the nodeSelectors of the BGPPeer leave this node out"
     PEER_REFUSED = "PEER_REFUSED", "the BGPPeer can have no session on this node"
-    PEER_AS_UNKNOWN = "PEER_AS_UNKNOWN", "the router has not said yet which AS it has"
+    PEER_AS_UNKNOWN = "PEER_AS_UNKNOWN", "the router has not said yet that it has an AS other than ours"
     FAMILY_NOT_CARRIED = "FAMILY_NOT_CARRIED", "the session does not carry routes of this address family"
     NO_NEXT_HOP = "NO_NEXT_HOP", "this node has no address of the family that the router could send to"
 

@@ -18,7 +18,7 @@ from config.problem import Severity
 from config.selectors import matches_any
 from speaker import eligibility
 from speaker.bgp.model import Family, NeighborKey, Prefix, Route
-from speaker.bgp.neighbors import Neighborhood, Peering
+from speaker.bgp.neighbors import NOBODYS_AS, Neighborhood, Peering
 from speaker.eligibility import Ineligible
 from speaker.reason import Reason
 from speaker.world import Cluster, Node, Service, TrafficPolicy
@@ -146,7 +146,7 @@ def _obstacle(offer: Offer, peering: Peering) -> Reason | None:
     family = Family.of(offer.prefix)
     if offer.peers is not None and peering.peer not in offer.peers:
         return Reason.PEER_NOT_LISTED
-    if peering.neighbor.peer_as is None:
+    if peering.neighbor.peer_as in {None, NOBODYS_AS}:
         return Reason.PEER_AS_UNKNOWN
     if family not in peering.neighbor.families:
         return Reason.FAMILY_NOT_CARRIED

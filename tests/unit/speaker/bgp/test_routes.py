@@ -299,6 +299,10 @@ PEERS: dict[str, tuple[Peer, Site, BgpAdvertisement, dict[str, object], Reason, 
     "nothing to a router whose AS is not known": (
         replace(ONE, peer_asn=None, dynamic_asn="external"), SITE, an_ad(), {}, Reason.PEER_AS_UNKNOWN, V4,
     ),
+    "nothing to a router that has our AS and must not": (
+        replace(ONE, peer_asn=None, dynamic_asn="external"), replace(SITE, asns={ONE.name: 65000}), an_ad(), {},
+        Reason.PEER_AS_UNKNOWN, V4,
+    ),
     "a router whose AS became known": (
         replace(ONE, peer_asn=None, dynamic_asn="external"), replace(SITE, asns={ONE.name: 65009}), an_ad(), {V4: None},
         Reason.BGP_ANNOUNCED, V4,
