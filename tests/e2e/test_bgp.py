@@ -19,11 +19,12 @@ import pytest
 
 from kube.errors import NotFound
 from kube.objects import RawObject
-from kube.resources import NODES, SECRETS, SERVICE_BGP_STATUSES, SERVICES, resource_of
+from kube.resources import NAMESPACES, NODES, SECRETS, SERVICE_BGP_STATUSES, SERVICES, resource_of
 from lab import daemons, namespaces, netns
 from lab.scenarios.stage import BACKENDS, NAMESPACE, SYSTEM, Stage
 from tests.e2e.conftest import Lab
 from tests.e2e.installed import Installed, addresses, opened, until
+from tests.e2e.test_lab import eventually
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft", "bird"), pytest.mark.timeout(120)]
 
@@ -121,10 +122,18 @@ def router(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Route
             await stage.install()
             await stage.add_web_servers()
 
+    async def clear() -> None:
+        async with Stage.opened(lab.paths) as stage:
+            await stage.kube.delete(NAMESPACES, NAMESPACE)
+
     asyncio.run(prepare())
     made = Router(lab, tmp_path_factory.mktemp("bird"))
-    with made.running():
-        yield made
+    try:
+        with made.running():
+            yield made
+    finally:
+        asyncio.run(clear())
+        eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["namespace"] == NAMESPACE], "its Pods are gone")
 
 
 @pytest.fixture

@@ -87,8 +87,13 @@ def a_service(name: str = "web", **spec: Any) -> dict[str, Any]:
     }
 
 
+def pods_of(lab: Lab, name: str) -> list[dict[str, Any]]:
+    """The Pods of a workload in `default`."""
+    return [pod for pod in lab.status()["pods"] if pod["namespace"] == "default" and pod["name"].startswith(f"{name}-")]
+
+
 def ready_pods(lab: Lab, name: str) -> list[dict[str, Any]]:
-    return [pod for pod in lab.status()["pods"] if pod["name"].startswith(f"{name}-") and pod["ready"]]
+    return [pod for pod in pods_of(lab, name) if pod["ready"]]
 
 
 def until_ready(lab: Lab, count: int) -> list[dict[str, Any]]:
@@ -211,7 +216,7 @@ def clean(lab: Lab) -> Iterator[Lab]:
     yield lab
     for kind in ("Deployment", "Service", "Secret"):
         lab.user.delete(kind, "web", namespace="default")
-    eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["name"].startswith("web-")], "the Pods are gone")
+    eventually(lambda: not pods_of(lab, "web"), "the Pods are gone")
 
 
 def test_a_service_is_reached_by_cluster_ip_and_node_port_from_everywhere(clean: Lab) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lab.user import MANIFESTS
 from tests.e2e.conftest import Lab
-from tests.e2e.test_lab import a_deployment, eventually, ready_pods
+from tests.e2e.test_lab import a_deployment, eventually, pods_of, ready_pods
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
 
@@ -96,7 +96,7 @@ def test_a_pod_that_gets_the_address_of_another_one_is_reached_by_its_node_at_on
 
     def delete(name: str) -> None:
         lab.user.delete("Deployment", name, namespace="default")
-        eventually(lambda: not [pod for pod in lab.status()["pods"] if pod["name"].startswith(f"{name}-")], f"{name} is gone")
+        eventually(lambda: not pods_of(lab, name), f"{name} is gone")
 
     try:
         lab.user.apply_documents([a_deployment("stays")])
