@@ -83,8 +83,12 @@ class Running:
 
     def kill(self) -> None:
         """End the program and all that it started, at once."""
+        program = self.pid
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        if program is not None:  # It dies with its parent, unless it has changed its user since.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(program, signal.SIGKILL)
 
     async def stop(self, *, grace_s: float) -> int:
         """Ask it to end, and make it end when it has not after `grace_s`; returns the exit status."""

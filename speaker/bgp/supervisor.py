@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -33,6 +34,9 @@ PING_EVERY_S: Final = 10.0
 PING_LIMIT_S: Final = 5.0
 RELOAD_AGAIN_S: Final = 0.03
 RELOAD_LIMIT_S: Final = 5.0
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG: Final = 1
+_PR_GET_PDEATHSIG: Final = 2
 _PIPE_BYTES: Final = 1024 * 1024
 _ENVIRONMENT: Final = {
     "exabgp_api_cli": "false",
@@ -176,7 +180,7 @@ class Supervisor:
         if self._user is None:
             yield
             return
-        before = os.getegid()
+        before, dies_with_parent = os.getegid(), _death_signal()
         os.setegid(self._user)
         os.seteuid(self._user)
         try:
@@ -184,6 +188,7 @@ class Supervisor:
         finally:
             os.seteuid(0)
             os.setegid(before)
+            _libc.prctl(_PR_SET_PDEATHSIG, dies_with_parent)  # The kernel forgets it with every change of the user.
 
     def _write_config(self, neighbors: tuple[Neighbor, ...]) -> None:
         self._generation += 1
@@ -342,6 +347,13 @@ class Supervisor:
     def _tick(self) -> None:
         self._timer = None
         self._carry_out(self.sessions.tick(asyncio.get_running_loop().time()))
+
+
+def _death_signal() -> int:
+    """The signal that the kernel sends us when our parent dies; 0 for none (prctl(2))."""
+    number = ctypes.c_int()
+    _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(number))
+    return number.value
 
 
 async def _readable(of: socket.socket) -> None:

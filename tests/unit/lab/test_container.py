@@ -212,6 +212,17 @@ async def test_another_user_dies_with_its_parent_too(tmp_path: Path) -> None:
     await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
+async def test_a_program_that_acted_as_another_user_is_killed_too(tmp_path: Path) -> None:
+    """The kernel then forgets that it should die with its parent."""
+    script = f"import os, time; os.seteuid(65534); os.seteuid(0); open('{tmp_path}/acted', 'w').close(); time.sleep(1000)"
+    running = await processes.start(a_program(tmp_path, sys.executable, "-c", script))
+    pid = await until(lambda: running.pid)
+    await until((tmp_path / "acted").exists)
+    running.kill()
+    await running.wait()
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
 async def test_hidden_directories_show_only_what_is_kept(tmp_path: Path) -> None:
     for name in ("mine", "other"):
         (tmp_path / "state" / name).mkdir(parents=True)
