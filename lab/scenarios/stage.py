@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 SYSTEM: Final = "metallb-system"
 NAMESPACE: Final = "lab-scenarios"
-BACKENDS: Final = "web"
+BACKENDS: Final = "backend"
 READY_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.05
 NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
