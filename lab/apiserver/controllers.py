@@ -157,9 +157,9 @@ class Controllers:
         assert resource is not None
         return resource
 
-    def _delete(self, resource: Resource, key: Key) -> None:
+    def _delete(self, resource: Resource, key: Key, policy: str = "") -> None:
         try:
-            self._api.delete(resource, key, DeleteOptions(), Call())
+            self._api.delete(resource, key, DeleteOptions(policy=policy), Call())
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -224,7 +224,7 @@ class Controllers:
             self._api.release(resource, key, lambda o: _drop_finalizer(o, "orphan"))
         elif "foregroundDeletion" in finalizers:
             for dependent in dependents:
-                self._drop_dependent(dependent, stored.uid)
+                self._drop_dependent(dependent, stored.uid, policy="Foreground")
             if any(self._api.store.get(s, k) for s, k in self._dependents.get(stored.uid, ())):
                 self._held[stored.uid] = reference  # Pods take their time; the last one wakes it again.
             else:
@@ -236,15 +236,15 @@ class Controllers:
             self._drop_dependent(dependent, uid)
         self._dependents.pop(uid, None)
 
-    def _drop_dependent(self, dependent: Reference, uid: str) -> None:
+    def _drop_dependent(self, dependent: Reference, uid: str, policy: str = "") -> None:
         storage, key = dependent
         stored, resource = self._api.store.get(storage, key), self._api.registry.by_storage(storage)
         if stored is None or resource is None or uid not in stored.owners:
             return
         if any(o != uid and self._alive(o) for o in stored.owners):
             self._disown(dependent, uid)
-        else:
-            self._delete(resource, key)
+        else:  # What owns nothing itself has nothing to wait for.
+            self._delete(resource, key, policy if self._dependents.get(stored.uid) else "")
 
     def _alive(self, uid: str) -> bool:
         return any(
