@@ -138,6 +138,24 @@ async def test_orphan_and_foreground_deletions_finish(admin: Client) -> None:
         assert "ownerReferences" not in child.get("metadata", {})
 
 
+async def test_a_foreground_deletion_waits_for_what_is_owned_by_what_it_owns(admin: Client) -> None:
+    owners: list[dict[str, Any]] = []
+    for name, held in (("top", []), ("middle", []), ("leaf", ["example.com/hold"])):
+        made = await admin.must("POST", MAPS, {"metadata": {"name": name, "ownerReferences": owners, "finalizers": held}})
+        owners = [{"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": made["metadata"]["uid"]}]
+    policy = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Foreground"}
+    await admin.must("DELETE", f"{MAPS}/top", policy)
+
+    async def leaf_is_going() -> bool:
+        return "deletionTimestamp" in (await admin.must("GET", f"{MAPS}/leaf"))["metadata"]
+
+    await eventually(leaf_is_going)
+    assert (await admin.must("GET", f"{MAPS}/middle"))["metadata"]["finalizers"] == ["foregroundDeletion"]
+    await admin.must("PATCH", f"{MAPS}/leaf", {"metadata": {"finalizers": None}}, media=MERGE)
+    for name in ("leaf", "middle", "top"):
+        await until_gone(admin, f"{MAPS}/{name}")
+
+
 async def test_a_deleted_namespace_takes_its_contents_and_goes(admin: Client) -> None:
     await admin.must("POST", "/api/v1/namespaces", {"metadata": {"name": "web"}})
     path = "/api/v1/namespaces/web/configmaps"
