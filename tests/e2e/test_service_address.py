@@ -22,7 +22,7 @@ from kube.errors import KubeError, NotFound
 from kube.resources import CONFIG_MAPS, SERVICES
 from lab import netns
 from lab.leftovers import what_is_left
-from lab.scenarios.stage import NAMESPACE, SYSTEM, Stage, until, until_async
+from lab.scenarios.stage import BACKENDS, NAMESPACE, SYSTEM, Stage, until, until_async
 from tests.e2e.conftest import Lab, a_lab
 
 pytestmark = [pytest.mark.needs("root", "nginx", "nft"), pytest.mark.timeout(180)]
@@ -163,7 +163,7 @@ async def test_local_policy_shows_the_clients_own_address_to_the_pods(lab: Lab) 
         client = str(stage.topology.client.ip)
 
         def seen() -> bool | None:
-            return any(client in log.read_text() for log in lab.paths.logs.glob(f"{NAMESPACE}_web-*.log")) or None
+            return any(client in log.read_text() for log in lab.paths.logs.glob(f"{NAMESPACE}_{BACKENDS}-*.log")) or None
 
         await until(seen, limit_s=DEADLINE_S, what="the client's address in a web server's log", logs=lab.paths.logs)
 
