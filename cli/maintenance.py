@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from config.kinds.service_l2_status import LABEL_NODE
+from config.model import EXCLUDE_LABEL
 from kube.auth import Credentials, CredentialsError
 from kube.client import KubeClient
 from kube.errors import KubeError, NotFound
 from kube.resources import NODES, SERVICE_L2_STATUSES
 
-LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 MARK: Final = "lb.metallb-py.io/maintenance"
 LOOK_EVERY_S: Final = 0.2
 DONE, FINDING, COULD_NOT = 0, 1, 2
@@ -29,12 +29,12 @@ Labels = Mapping[str, str]
 
 def changes(verb: str, labels: Labels, annotations: Labels) -> Mapping[str, Any] | str:
     """The patch of a Node that a verb asks for, empty if there is nothing to do; or a sentence why it is not done. Pure."""
-    set_, ours = LABEL in labels, MARK in annotations
+    set_, ours = EXCLUDE_LABEL in labels, MARK in annotations
     if verb == "start":
-        return {} if set_ else {"metadata": {"labels": {LABEL: ""}, "annotations": {MARK: "lbctl"}}}
+        return {} if set_ else {"metadata": {"labels": {EXCLUDE_LABEL: ""}, "annotations": {MARK: "lbctl"}}}
     if set_ and not ours:
-        return f"it has the label {LABEL}, which lbctl did not set; remove it yourself: kubectl label node NODE {LABEL}-"
-    return {"metadata": {"labels": {LABEL: None}, "annotations": {MARK: None}}} if set_ or ours else {}
+        return f"it has the label {EXCLUDE_LABEL}, which lbctl did not set; remove it yourself: kubectl label node NODE {EXCLUDE_LABEL}-"
+    return {"metadata": {"labels": {EXCLUDE_LABEL: None}, "annotations": {MARK: None}}} if set_ or ours else {}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from types import MappingProxyType
-from typing import Literal, NewType
+from typing import Final, Literal, NewType
 
 IPAddress = IPv4Address | IPv6Address
+InterfaceAddress = IPv4Interface | IPv6Interface
+"""An address of an interface, with the length of its network's prefix."""
 PoolName = NewType("PoolName", str)
 NodeName = NewType("NodeName", str)
 ServiceKey = NewType("ServiceKey", str)
@@ -21,6 +23,9 @@ ServiceKey = NewType("ServiceKey", str)
 InterfaceName = NewType("InterfaceName", str)
 PeerName = NewType("PeerName", str)
 """The name of a BGPPeer object."""
+
+EXCLUDE_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""Label of a Node that is to announce nothing, whatever its value (Kubernetes, KEP-1143)."""
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 

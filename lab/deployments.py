@@ -42,10 +42,10 @@ def roll_deployment(deployment: Deployment, replica_sets: Iterable[ReplicaSet], 
     hash_now = template_hash(deployment.spec.template)
     current = next((each for each in owned if (each.metadata.labels or {}).get(TEMPLATE_HASH_LABEL) == hash_now), None)
     old = [each for each in owned if each is not current]
-    ready = {each.metadata.uid: min(each.spec.replicas, sum(map(is_ready, staying(everybody, each)))) for each in owned}
-    held_back = deployment.spec.strategy.type == "Recreate" and any(
-        owned_by(pod) in {e.metadata.uid for e in old} for pod in everybody
-    )
+    here = {each.metadata.uid: staying(everybody, each) for each in owned}
+    ready = {each.metadata.uid: min(each.spec.replicas, sum(map(is_ready, here[each.metadata.uid]))) for each in owned}
+    earlier = {each.metadata.uid for each in old}
+    held_back = deployment.spec.strategy.type == "Recreate" and any(owned_by(pod) in earlier for pod in everybody)
     wanted = _replicas(deployment, current, old, ready, held_back=held_back)
     revision = max((_revision(each) for each in old), default=0) + 1
     if current is not None:
@@ -62,12 +62,12 @@ def roll_deployment(deployment: Deployment, replica_sets: Iterable[ReplicaSet], 
     create = () if current or deployment.spec.paused else (_replica_set(deployment, hash_now, revision, wanted[""]),)
     if (current or create) and _revision(deployment) != revision:
         patches.append((deployment, {"metadata": {"annotations": {REVISION: str(revision)}}}))
-    empty = [each for each in old if not each.spec.replicas and not staying(everybody, each)]
+    empty = [each for each in old if not each.spec.replicas and not here[each.metadata.uid]]
     return Changes(
         create=create,
         patch=tuple(patches),
         delete=tuple(empty[: max(0, len(empty) - deployment.spec.revision_history_limit)]),
-        status=_status(deployment, owned, current, everybody, now=now),
+        status=_status(deployment, here, here[current.metadata.uid] if current else [], now=now),
     )
 
 
@@ -145,12 +145,9 @@ def _replica_set(deployment: Deployment, hash_now: str, revision: int, replicas:
     }
 
 
-def _status(
-    deployment: Deployment, owned: Sequence[ReplicaSet], current: ReplicaSet | None, pods: Sequence[Pod], *, now: str
-) -> dict[str, Any]:
+def _status(deployment: Deployment, here: Mapping[str, Sequence[Pod]], new: Sequence[Pod], *, now: str) -> dict[str, Any]:
+    """The status; `here` are the Pods of every ReplicaSet, `new` those of the present template."""
     replicas = deployment.spec.replicas
-    here = {each.metadata.uid: staying(pods, each) for each in owned}
-    new = here[current.metadata.uid] if current else []
     present = sum(map(len, here.values()))
     ready = sum(is_ready(pod) for each in here.values() for pod in each)
     counts = {

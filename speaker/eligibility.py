@@ -1,7 +1,7 @@
 """Say for each node whether it may announce a Service, and why not.
 
-Called by plan.decide() for every candidate, and in part by bgp.routes; `/status` and lbctl show the verdicts. It judges facts that all speakers share
-and never looks at this node's interfaces or start-up state: that comes after the election. It elects nobody.
+Called by plan.decide() for every candidate, and in part by bgp.routes; `/status` and lbctl show the verdicts. It judges facts that
+all speakers share and never looks at this node's interfaces or start-up state: that comes after the election. It elects nobody.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from config.model import L2Advertisement, NodeName, PoolName
+from config.model import EXCLUDE_LABEL, L2Advertisement, NodeName, PoolName
 from config.selectors import matches, matches_any
 from speaker.reason import Reason
 from speaker.world import Cluster, Node, Service, TrafficPolicy, World
@@ -88,7 +88,7 @@ def _standing(name: NodeName, cluster: Cluster) -> Verdict:
 def fit(node: Node, cluster: Cluster) -> Verdict:
     """Whether a Node is fit for load balancing at all."""
     if node.excluded and cluster.honour_exclude_label:
-        text = f"{node.name} has the label node.kubernetes.io/exclude-from-external-load-balancers"
+        text = f"{node.name} has the label {EXCLUDE_LABEL}"
         return Ineligible(Reason.NODE_EXCLUDED, text)
     if node.network_unavailable:
         return Ineligible(Reason.NODE_NETWORK_UNAVAILABLE, f"{node.name} has the condition NetworkUnavailable")
@@ -132,7 +132,7 @@ def terms(service: Service, cluster: Cluster) -> Terms | Ineligible:
 
 
 def whence(service: Service, cluster: Cluster) -> PoolName | Ineligible:
-    """The pool that contains the addresses; else the one they came from, if it exists and cannot be understood now."""
+    """The pool of the addresses: the one that contains them, else the one they came from if it exists and cannot be understood now."""
     if service.unreadable:
         return Ineligible(Reason.INVALID_ADDRESS, f"status.loadBalancer.ingress holds {service.unreadable!r}")
     if not service.addresses:

@@ -17,17 +17,28 @@ from typing import Any
 
 from config.compile import Compiled, compile_config
 from config.cross import NATIVE, PasswordSecret, Surroundings
-from config.model import EMPTY, Config, Election, InterfaceName, IPAddress, NodeName, ObjectRef, PoolName, ServiceKey
+from config.model import (
+    EMPTY,
+    EXCLUDE_LABEL,
+    Config,
+    Election,
+    InterfaceAddress,
+    InterfaceName,
+    IPAddress,
+    NodeName,
+    ObjectRef,
+    PoolName,
+    ServiceKey,
+)
 from config.rules import ELECTION, RESERVED
 from kube import objects
 from kube.objects import ObjectKey
 from kube.store import Store, generation
 from speaker.agenda import Changes
-from speaker.bgp.neighbors import InterfaceAddress, Site
+from speaker.bgp.neighbors import Site
 from speaker.layer2 import interfaces
 from speaker.world import Cluster, Link, Node, Service, TrafficPolicy, World
 
-EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 SHARE_ANNOTATIONS = ("metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip")
 POOL_ANNOTATIONS = ("metallb.io/ip-allocated-from-pool", "metallb.universe.tf/ip-allocated-from-pool")

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from config.model import EXCLUDE_LABEL
 from kube.errors import KubeError
 from kube.objects import Service
 from kube.resources import L2_ADVERTISEMENTS, NODES, SERVICES
@@ -37,7 +38,6 @@ SETTLE_S: Final = 8.0
 SAMPLE_EVERY_S: Final = 5.0
 RECOVER_S: Final = 90.0
 MADE_AT_ONCE: Final = 20
-EXCLUDE_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 
 @dataclass(slots=True)

@@ -17,12 +17,13 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from config.model import EXCLUDE_LABEL
 from kube.errors import NotFound
-from kube.resources import L2_ADVERTISEMENTS, NODES, SERVICES
+from kube.resources import L2_ADVERTISEMENTS, NODES
 from lab import asking, capture, moves
 from lab.faults import Kill
 from lab.frames import Arp, Frame
@@ -42,7 +43,6 @@ AFTER_S: Final = 1.2 + LIMIT_S
 """Of requests after the last move: a second round of announcements is among them. The last ones are not judged."""
 SLOW_S: Final = 0.01
 """By which the client's program may note one thing later than it happened on its cable."""
-EXCLUDE_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 HOST_LABEL: Final = "kubernetes.io/hostname"
 ANOTHER: Final = "another"
 """In a path: any node; which one is the election's business."""
@@ -273,7 +273,7 @@ async def once(stage: Stage, index: int, name: str) -> PlannedMove:
         await _add_graceful(stage)
     if NEAR in kind.selector:
         await _near(stage, frozenset())
-    await _create(stage, service, kind)
+    await stage.create_service(service, selector=dict(kind.selector), externalTrafficPolicy=kind.policy)
     try:
         return await _measured(Watched(stage, service, await stage.address_of(service)), index, name, kind)
     finally:
@@ -390,13 +390,6 @@ def is_cut(attempt: Attempt, moved: Sequence[moves.Move]) -> bool:
 # What the moves need
 
 
-async def _create(stage: Stage, name: str, kind: Kind) -> None:
-    port: dict[str, Any] = {"name": "http", "port": 80, "targetPort": "http"}
-    spec = {"type": "LoadBalancer", "selector": dict(kind.selector), "ports": [port], "externalTrafficPolicy": kind.policy}
-    body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
-    await stage.kube.create(SERVICES, body, namespace=NAMESPACE)
-
-
 async def _near(stage: Stage, without: frozenset[str]) -> None:
     """Label the web servers of all nodes but these, and wait until the Services' slices say so."""
     pods, _ = await stage.kube.list(PODS, namespace=NAMESPACE)
@@ -425,19 +418,8 @@ async def _add_graceful(stage: Stage) -> None:
         "ports": [{"name": "http", "containerPort": 80}],
         "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1},
     }
-    labels = {"app": GRACEFUL}
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": GRACEFUL, "namespace": NAMESPACE},
-        "spec": {
-            "replicas": len(stage.topology.nodes),
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-        },
-    }
     await _without_graceful(stage)
-    stage.user.apply_documents([deployment])
+    stage.deploy(GRACEFUL, container)
 
     def ready() -> bool | None:
         pods = stage.status()["pods"]

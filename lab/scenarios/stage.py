@@ -118,30 +118,13 @@ class Stage:
         """One nginx for every node, ready."""
         with suppress(AlreadyExists):
             await self.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        labels = {"app": BACKENDS}
-        deployment = {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": BACKENDS, "namespace": NAMESPACE},
-            "spec": {
-                "replicas": len(self.topology.nodes),
-                "selector": {"matchLabels": labels},
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {
-                        "containers": [
-                            {
-                                "name": "nginx",
-                                "image": "nginx:latest",
-                                "ports": [{"name": "http", "containerPort": 80}],
-                                "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1},
-                            }
-                        ],
-                    },
-                },
-            },
+        container = {
+            "name": "nginx",
+            "image": "nginx:latest",
+            "ports": [{"name": "http", "containerPort": 80}],
+            "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1},
         }
-        self.user.apply_documents([deployment])
+        self.deploy(BACKENDS, container)
 
         def ready() -> bool | None:
             servers = sum(pod["namespace"] == NAMESPACE and pod["ready"] for pod in self.status()["pods"])
@@ -149,8 +132,23 @@ class Stage:
 
         await until(ready, limit_s=READY_S, what="the web servers ready", logs=self.where.logs)
 
-    async def create_service(self, name: str, annotations: Mapping[str, str] = NO_ANNOTATIONS) -> None:
-        """A Service of type LoadBalancer in front of the web servers."""
+    def deploy(self, name: str, container: Mapping[str, Any]) -> None:
+        """A Deployment of as many Pods as there are nodes, labelled `app` with its name."""
+        labels = {"app": name}
+        deployment = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "replicas": len(self.topology.nodes),
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            },
+        }
+        self.user.apply_documents([deployment])
+
+    async def create_service(self, name: str, annotations: Mapping[str, str] = NO_ANNOTATIONS, **spec: object) -> None:
+        """A Service of type LoadBalancer in front of the web servers, or as the members of `spec` say."""
         body = {
             "apiVersion": "v1",
             "kind": "Service",
@@ -159,6 +157,7 @@ class Stage:
                 "type": "LoadBalancer",
                 "selector": {"app": BACKENDS},
                 "ports": [{"name": "http", "port": 80, "targetPort": 80}],
+                **spec,
             },
         }
         await self.kube.create(SERVICES, body, namespace=NAMESPACE)

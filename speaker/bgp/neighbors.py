@@ -10,11 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Final
 
-from config.model import BfdProfile, Config, InterfaceName, IPAddress, NodeName, ObjectRef, Peer, PeerName
+from config.model import BfdProfile, Config, InterfaceAddress, InterfaceName, IPAddress, NodeName, ObjectRef, Peer, PeerName
 from config.problem import Finding, Problem, Severity
 from config.selectors import matches_any
 from speaker.bgp.exabgp_config import check
@@ -32,8 +32,6 @@ BFD_INTERVAL_MIN_MS: Final = 50
 BFD_MULTIPLIER: Final = 3
 BFD_MINIMUM_TTL: Final = 254
 """FRR's default for sessions over several hops (RFC 5883 section 5 leaves it open)."""
-
-InterfaceAddress = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

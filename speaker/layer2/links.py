@@ -1,7 +1,7 @@
 """Watch this node's network interfaces and their addresses over netlink; keep them as frozen Links, and the addresses beside.
 
-The reconcile loop reads `LinkWatch.links`, BGP `LinkWatch.addresses`; `dirty` is set when they changed. pyroute2 does the talking, asynchronously. Whether
-a link may announce is for interfaces.py to say.
+The reconcile loop reads `LinkWatch.links`, BGP `LinkWatch.addresses`; `dirty` is set when they changed. pyroute2 does the
+talking, asynchronously. Whether a link may announce is for interfaces.py to say.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface
+from ipaddress import IPv6Address, ip_address, ip_interface
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -18,7 +18,7 @@ from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, RTMGRP_LINK
 
-from config.model import InterfaceName
+from config.model import InterfaceAddress, InterfaceName
 from speaker.world import Link
 from telemetry.log import Logger
 
@@ -73,9 +73,6 @@ def learn(links: Mapping[int, Link], message: Mapping[str, Any]) -> Mapping[int,
         case _:
             return links
     return links if link == known else {**links, link.index: link}
-
-
-InterfaceAddress = IPv4Interface | IPv6Interface
 
 
 def learn_address(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cli.maintenance import COULD_NOT, LABEL, MARK, changes, run
+from cli.maintenance import COULD_NOT, MARK, changes, run
+from config.model import EXCLUDE_LABEL as LABEL
 
 SET = {"metadata": {"labels": {LABEL: ""}, "annotations": {MARK: "lbctl"}}}
 TAKEN_BACK = {"metadata": {"labels": {LABEL: None}, "annotations": {MARK: None}}}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from config.model import NodeName, PoolName, ServiceKey
+from config.model import EXCLUDE_LABEL, NodeName, PoolName, ServiceKey
 from kube import objects
 from kube.objects import ObjectKey, View
 from kube.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS
@@ -300,7 +300,7 @@ def test_heartbeats_of_a_node_do_not_count() -> None:
 
 
 def test_node_conditions_and_labels_are_understood() -> None:
-    assert node_of(node("b", {observe.EXCLUDE_LABEL: ""})) == Node(NodeName("b"), {observe.EXCLUDE_LABEL: ""}, excluded=True)
+    assert node_of(node("b", {EXCLUDE_LABEL: ""})) == Node(NodeName("b"), {EXCLUDE_LABEL: ""}, excluded=True)
     assert node_of(node("b", NetworkUnavailable="True")).network_unavailable
     assert not node_of(node("b", NetworkUnavailable="False")).network_unavailable
 

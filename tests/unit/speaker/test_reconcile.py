@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from scapy.layers.l2 import ARP, Ether
 
-from config.model import NodeName, ServiceKey
+from config.model import EXCLUDE_LABEL, NodeName, ServiceKey
 from kube.auth import Access, Credentials
 from kube.client import KubeClient
 from kube.events import EventRecorder
@@ -349,7 +349,7 @@ async def test_the_incremental_plan_equals_a_full_one(stage: Stage) -> None:
     )
     await stage.settled()
     stage.members = nodes("a")
-    stage.put(endpoints("a", name="dns-1", of="dns"), node("b", {observe.EXCLUDE_LABEL: "true"}))
+    stage.put(endpoints("a", name="dns-1", of="dns"), node("b", {EXCLUDE_LABEL: "true"}))
     await stage.settled()
     world = stage.reconciler._observer.world
     assert dict(stage.reconciler.plan.decisions) == {key: decide(one, world) for key, one in world.services.items()}
